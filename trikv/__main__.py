@@ -1,0 +1,113 @@
+"""One node: environment → trio.run.
+
+Exit codes: 0 after a stop that was asked for (SIGTERM, Ctrl-C), 2 for a bad setting, a bad argument or
+a port in use, 1 for a crash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+import trio
+
+from trikv import __version__, logs
+from trikv.committer import RunBlocking, run_in_thread, run_inline
+from trikv.config import Config, reachable_url, read_config
+from trikv.errors import SettingError
+from trikv.node import Node, open_node
+from trikv.store import Store
+from trikv.transport import HttpxTransport
+from trikv.web.app import create_app
+from trikv.web.server import listen, serve
+
+
+def main() -> int:
+    """Run a node until it is told to stop; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trikv",
+        description="One node of a replicated key-value store.",
+        epilog="All settings come from the environment: see docs/operations.md.",
+    )
+    parser.add_argument("--version", action="version", version=f"trikv {__version__}")
+    parser.parse_args()
+    exit_code = 0
+    try:
+        config = read_config(os.environ)
+        logs.set_up(config.log_level)
+        trio.run(run, config)
+    except* SettingError as errors:
+        exit_code = 2
+        for error in _leaves(errors):
+            print(error, file=sys.stderr)
+    return exit_code
+
+
+def _leaves(group: BaseExceptionGroup[SettingError]) -> Iterator[SettingError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+async def run(config: Config) -> None:
+    """One node, from its listening socket to its last commit. Raises SettingError."""
+    with trio.open_signal_receiver(*_stop_signals()) as signals:
+        listeners, port = await listen(config)
+        store = Store.open(config.data_dir, config.durability)
+        # Reads from memory share the writer's connection, so everything must take turns.
+        how: RunBlocking = run_inline if config.data_dir is None else run_in_thread
+        async with (
+            HttpxTransport() as transport,
+            open_node(
+                config,
+                store=store,
+                transport=transport,
+                run_blocking=how,
+                url=reachable_url(config, port),
+            ) as node,
+        ):
+            _say_started(node, port)
+            await serve(create_app(node), listeners, lambda: anext(signals))
+            logs.info("node.stopping")
+    logs.info("node.stopped")
+
+
+def _stop_signals() -> list[signal.Signals]:
+    """What asks a node to stop: SIGTERM, Ctrl-C, and on Windows Ctrl-Break."""
+    names = ("SIGTERM", "SIGINT", "SIGBREAK")
+    return [signal.Signals[name] for name in names if name in signal.Signals.__members__]
+
+
+def _say_started(node: Node, port: int) -> None:
+    config = node.config
+    host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
+    fields: dict[str, object] = {
+        "role": config.role,
+        "node_id": config.node_id,
+        "url": node.url or f"http://{host}:{port}",
+        "data_dir": config.data_dir or ":memory:",
+        "durability": config.durability,
+        "epoch": node.epoch,
+    }
+    if node.leader is not None:
+        low, high = config.lag
+        fields |= {
+            "followers": len(config.follower_urls),
+            "write_quorum": config.write_quorum,
+            "lag_ms": f"{low:g}-{high:g}",
+        }
+    logs.info("node.started", **fields)
+    if node.leader is not None and config.lag.max_delay_ms > 0:
+        logs.info(
+            "lag.simulated",
+            hint="every request to a follower is delayed; MAX_DELAY_MS=0 turns this off",
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Group commit: many waiting, one transaction, one fsync.
+
+Rules
+- `commit` returns only after the transaction that holds the change is committed, with the durability
+  that the store was opened with. Nobody else changes the store.
+- Changes are applied in the order in which `commit` was called.
+- A change may refuse (raise a TrikvError) as long as it has written nothing yet; then only its own
+  caller hears of it.
+- If a group cannot be committed, each of its changes is tried alone, so that one that does not fit on
+  a full disk fails nobody else. One that fails alone raises StorageFailed to its caller.
+
+How it works. One task takes the first change that waits, drains what else has queued up meanwhile, and
+runs them in one transaction in a worker thread. While it waits for the disk, the next group gathers:
+the slower the disk, the larger the groups. No timer is needed.
+
+How blocking work is run is a parameter (`RunBlocking`): simulated time and threads do not mix.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import trio
+
+from trikv.errors import NotReady, StorageFailed, TrikvError
+from trikv.store import Store
+
+T = TypeVar("T")
+
+#: A change is a function of the store, run inside the transaction.
+Change = Callable[[Store], T]
+
+#: Changes in one transaction. Beyond a few hundred an fsync is paid off already.
+MAX_GROUP = 512
+
+#: Changes that may wait before `commit` itself waits: two groups, so that the next is always ready.
+MAX_WAITING = 2 * MAX_GROUP
+
+
+class RunBlocking(Protocol):
+    async def __call__(self, work: Callable[[], T]) -> T: ...
+
+
+async def run_in_thread(work: Callable[[], T]) -> T:
+    """Run blocking work in a worker thread. Not cancellable: a transaction ends by itself."""
+    return await trio.to_thread.run_sync(work)
+
+
+async def run_inline(work: Callable[[], T]) -> T:
+    """Run blocking work here and now: for stores in memory and for simulated time."""
+    try:
+        return work()
+    finally:
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+class _Waiting:
+    """One change, and what became of it."""
+
+    def __init__(self, change: Change[Any]) -> None:
+        self.change = change
+        self.done = trio.Event()
+        self.result: Any = None
+        self.error: TrikvError | None = None
+
+
+class Committer:
+    def __init__(self, store: Store, run_blocking: RunBlocking) -> None:
+        self._store = store
+        self._run_blocking = run_blocking
+        self._send, self._receive = trio.open_memory_channel[_Waiting](MAX_WAITING)
+
+    async def commit(self, change: Change[T]) -> T:
+        """Run a change and return its result once it is durable.
+
+        Raises StorageFailed if it could not be committed, NotReady if the node is stopping, and what
+        the change itself refused with. Cancelling the caller does not take the change back.
+        """
+        waiting = _Waiting(change)
+        try:
+            await self._send.send(waiting)
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            raise NotReady("this node is stopping") from None
+        await waiting.done.wait()
+        if waiting.error is not None:
+            raise waiting.error
+        result: T = waiting.result
+        return result
+
+    async def run(self) -> None:
+        """Commit what comes, until `close` was called and everything that waited is done."""
+        async for first in self._receive:
+            group = [first]
+            while len(group) < MAX_GROUP:
+                try:
+                    group.append(self._receive.receive_nowait())
+                except (trio.WouldBlock, trio.EndOfChannel):
+                    break
+            await self._commit_group(group)
+
+    async def _commit_group(self, group: Sequence[_Waiting]) -> None:
+        try:
+            await self._run_blocking(lambda: self._apply(group))
+        except (sqlite3.Error, OSError) as error:
+            if len(group) > 1:
+                for waiting in group:
+                    await self._commit_group([waiting])
+                return
+            group[0].error = StorageFailed(f"this node could not commit: {error}")
+        for waiting in group:
+            waiting.done.set()
+
+    def _apply(self, group: Sequence[_Waiting]) -> None:
+        with self._store.transaction():
+            for waiting in group:
+                waiting.error = None
+                try:
+                    waiting.result = waiting.change(self._store)
+                except TrikvError as error:
+                    waiting.error = error
+
+    def close(self) -> None:
+        """Take no further changes; `run` ends once the waiting ones are committed."""
+        self._send.close()

@@ -1,0 +1,58 @@
+"""Simulated network lag: how long each record waits before it goes on its way to a follower.
+
+Each delay is drawn uniformly from [min_delay_ms, max_delay_ms], for each record and each follower
+alone, so that a write's delays differ and the k-th fastest follower decides how long quorum k takes.
+Every follower has a range (at first the same for all) and a random stream of its own: with a seed, the
+n-th delay of a follower does not depend on what the others drew.
+
+Pure but for the random numbers: who sleeps, and when, is the caller's business.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import NamedTuple
+
+#: No simulated network is slower than ten minutes: a slip of the pen, or a unit mistaken.
+MAX_DELAY_MS = 600_000
+
+
+class LagRange(NamedTuple):
+    min_delay_ms: float
+    max_delay_ms: float
+
+
+def lag_problem(lag: LagRange) -> str | None:
+    """What is wrong with a range, or None."""
+    if 0 <= lag.min_delay_ms <= lag.max_delay_ms <= MAX_DELAY_MS:
+        return None
+    return f"expected 0 <= min_delay_ms <= max_delay_ms <= {MAX_DELAY_MS}"
+
+
+class SimulatedLag:
+    """The lag of every follower, by URL."""
+
+    def __init__(self, default: LagRange, followers: Iterable[str], seed: int | None) -> None:
+        self.default = default
+        self.of = dict.fromkeys(followers, default)
+        self._random = {
+            url: random.Random() if seed is None else random.Random(f"{seed} {index}")
+            for index, url in enumerate(self.of)
+        }
+
+    def set(self, lag: LagRange, follower: str | None = None) -> None:
+        """Change the range of one follower, or of all, whatever single ones had."""
+        if follower is None:
+            self.default = lag
+            self.of = dict.fromkeys(self.of, lag)
+        else:
+            self.of[follower] = lag
+
+    def draw_ms(self, follower: str) -> float:
+        """One delay for one record (or one page of records) to that follower."""
+        return self._random[follower].uniform(*self.of[follower])
+
+    def draw_s(self, follower: str) -> float:
+        """The same in seconds."""
+        return self.draw_ms(follower) / 1000

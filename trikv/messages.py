@@ -1,0 +1,241 @@
+"""What travels: request bodies, batches of records, answers. Encode and decode.
+
+Rules
+- Every body is decoded by `trikv.jsonvalue` (nothing bent) and then checked against a type below. What
+  does not fit is refused with the field's name and what was expected there.
+- Bodies from clients may hold no unknown field: a misspelt one would be ignored in silence. Batches
+  between nodes may, so that a newer node can talk to an older one.
+- A record is encoded once, however many followers it goes to; a batch is put together from such texts.
+
+A record in a batch: `{"key": K, "version": "3.0f4c2a9d81e7-1700000000000000", "value": JSON}`, or with
+`"deleted": true` in place of the value. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from trikv import jsonvalue
+from trikv.errors import InvalidBody, InvalidKey
+from trikv.version import MAX_TIMESTAMP_US, PLAIN_EPOCH, Epoch, Record, Version
+
+#: A key's length in UTF-8: room for paths and ids, small enough for an index.
+MAX_KEY_BYTES = 512
+
+#: Keys that start so are the node's own: the API neither takes nor shows them.
+RESERVED_PREFIX = "\0"
+
+#: A batch is closed once it holds this many bytes or records: one follower transaction, well under a
+#: second to send and to merge.
+MAX_BATCH_BYTES = 4 * 2**20
+MAX_BATCH_RECORDS = 5_000
+
+#: The largest MAX_VALUE_BYTES: a batch with one such value must still be a modest request.
+LARGEST_VALUE_BYTES = 16 * 2**20
+
+#: A batch as it arrives: its records' bytes, one value beyond the bound, and the frame around each.
+MAX_REPLICATE_BODY_BYTES = 2 * (MAX_BATCH_BYTES + LARGEST_VALUE_BYTES)
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+# -- bodies from clients ------------------------------------------------------------------------------
+
+
+class _ClientBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class PutBody(_ClientBody, frozen=True):
+    """`PUT /kv/{key}`"""
+
+    value: Any
+
+
+class QuorumBody(_ClientBody, frozen=True):
+    """`POST /admin/quorum`"""
+
+    write_quorum: int
+
+
+class LagBody(_ClientBody, frozen=True):
+    """`POST /admin/lag`"""
+
+    min_delay_ms: float
+    max_delay_ms: float
+    follower: str | None = None
+
+
+class PlainBody(_ClientBody, frozen=True):
+    """`POST /replicate` as the lab has it: one key, its time in seconds."""
+
+    key: str
+    value: Any
+    timestamp: float
+
+
+# -- between nodes ------------------------------------------------------------------------------------
+
+
+class LeaderName(msgspec.Struct, frozen=True):
+    """Who sends: its node id, and the URL at which clients reach it, where it knows one."""
+
+    node_id: str
+    url: str | None = None
+
+
+class WireRecord(msgspec.Struct, frozen=True):
+    """A record as it travels; a record that is not deleted has a value, which may be null."""
+
+    key: str
+    version: str
+    value: Any = msgspec.UNSET
+    deleted: bool = False
+
+
+class BatchBody(msgspec.Struct, frozen=True):
+    """`POST /replicate` from the leader. No records: a heartbeat."""
+
+    leader: LeaderName
+    epoch: str
+    records: list[WireRecord]
+
+
+class ReplicateAnswer(msgspec.Struct, frozen=True):
+    """A follower's acknowledgement: all records of the batch are on its disk."""
+
+    status: str
+    node_id: str
+    epoch: str
+
+
+class ReplicaAnswer(msgspec.Struct, frozen=True):
+    """`GET /replica`: what a node holds, in short."""
+
+    node_id: str
+    promised: str
+    records: int
+    digest: str
+
+
+class RecordsAnswer(msgspec.Struct, frozen=True):
+    """`GET /replica/records`: a page of records in version order; `next` is null at the end."""
+
+    records: list[WireRecord]
+    next: str | None
+
+
+class Batch(NamedTuple):
+    leader: LeaderName
+    epoch: Epoch
+    records: list[Record]
+
+
+# -- decode -------------------------------------------------------------------------------------------
+
+
+def decode_body(body: bytes, kind: type[S]) -> S:
+    """A body of that type. Raises MalformedJson or InvalidBody, which names the field."""
+    return _convert(jsonvalue.decode(body), kind)
+
+
+def _convert(decoded: Any, kind: type[S]) -> S:
+    try:
+        return msgspec.convert(decoded, kind)
+    except msgspec.ValidationError as error:
+        # msgspec says what was expected, then where: "Expected `int`, got `str` - at `$.a`".
+        said, _, where = str(error).partition(" - at ")
+        field = where.strip("`").removeprefix("$.") or "$"
+        named = said if where == "" else f"{field}: {said}"
+        raise InvalidBody(
+            named[0].lower() + named[1:] if where == "" else named, field=field
+        ) from None
+
+
+def decode_replicate(body: bytes) -> Batch | Record:
+    """A `/replicate` body: a leader's batch, or in the plain form one record."""
+    decoded = jsonvalue.decode(body)
+    if isinstance(decoded, dict) and "records" not in decoded and "timestamp" in decoded:
+        return _plain_record(_convert(decoded, PlainBody))
+    batch = _convert(decoded, BatchBody)
+    try:
+        epoch = Epoch.parse(batch.epoch)
+    except ValueError as error:
+        raise InvalidBody(f"epoch: {error}", field="epoch") from None
+    if epoch.number < 1:
+        raise InvalidBody("epoch: a leader's epoch number is at least 1", field="epoch")
+    records = [
+        decode_record(record, f"records[{index}]") for index, record in enumerate(batch.records)
+    ]
+    return Batch(batch.leader, epoch, records)
+
+
+def decode_record(record: WireRecord, field: str) -> Record:
+    """A record as it travels. Raises InvalidBody or InvalidKey, which name `field`."""
+    try:
+        version = Version.parse(record.version)
+    except ValueError as error:
+        raise InvalidBody(f"{field}.version: {error}", field=f"{field}.version") from None
+    if record.deleted is (record.value is not msgspec.UNSET):
+        raise InvalidBody(f'{field}: expected either a value or "deleted": true', field=field)
+    check_key_bytes(record.key, f"{field}.key")
+    value = "" if record.deleted else jsonvalue.encode(record.value, f"{field}.value")
+    return Record(record.key, value, version)
+
+
+def _plain_record(body: PlainBody) -> Record:
+    check_key(body.key, "key")
+    expected = "timestamp: expected seconds since 1970, from 0 to 9007199254.740991"
+    if not math.isfinite(body.timestamp) or not 0 <= body.timestamp * 1e6 <= MAX_TIMESTAMP_US:
+        raise InvalidBody(expected, field="timestamp")
+    version = Version(PLAIN_EPOCH, round(body.timestamp * 1e6))
+    return Record(body.key, jsonvalue.encode(body.value, "value"), version)
+
+
+def check_key_bytes(key: str, field: str = "key") -> None:
+    """Raises InvalidKey unless the key is 1 to 512 bytes of UTF-8."""
+    try:
+        size = len(key.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise InvalidKey(f"{field}: expected UTF-8, found a lone surrogate", field=field) from None
+    if not 1 <= size <= MAX_KEY_BYTES:
+        raise InvalidKey(
+            f"{field}: expected 1 to {MAX_KEY_BYTES} bytes of UTF-8, got {size}", field=field
+        )
+
+
+def check_key(key: str, field: str = "key") -> None:
+    """Raises InvalidKey unless a client may use this key."""
+    check_key_bytes(key, field)
+    if key.startswith(RESERVED_PREFIX):
+        raise InvalidKey(f"{field}: keys that start with a NUL byte are reserved", field=field)
+
+
+# -- encode -------------------------------------------------------------------------------------------
+
+
+def encode_record(record: Record) -> str:
+    """A record as it travels in a batch."""
+    rest = '"deleted":true' if record.deleted else f'"value":{record.value}'
+    return f'{{"key":{jsonvalue.encode_string(record.key)},"version":"{record.version}",{rest}}}'
+
+
+def encode_batch(leader: LeaderName, epoch: Epoch, records: Sequence[str]) -> bytes:
+    """A batch of encoded records as a request body."""
+    head = f'{{"leader":{msgspec.json.encode(leader).decode()},"epoch":"{epoch}","records":['
+    return (head + ",".join(records) + "]}").encode()
+
+
+def encode_records_page(records: Iterable[Record], following: Version | None) -> bytes:
+    """The body of `GET /replica/records`."""
+    after = "null" if following is None else f'"{following}"'
+    return f'{{"records":[{",".join(map(encode_record, records))}],"next":{after}}}'.encode()
+
+
+def encode_map(records: Iterable[Record]) -> str:
+    """`"key":value` pairs, joined by commas: the inside of a JSON object."""
+    return ",".join(f"{jsonvalue.encode_string(r.key)}:{r.value}" for r in records if not r.deleted)

@@ -1,0 +1,267 @@
+"""The map on SQLite: one table, one upsert that is the merge. Synchronous.
+
+Rules
+- Nothing changes a record but `merge`, whose upsert is the merge rule of `trikv.version.wins` in SQL.
+- A change happens in a transaction, opened by the committer alone. With durability `fsync` a commit
+  returns only once the write-ahead log is on disk (`synchronous=FULL`); with `os` the operating system
+  writes it when it likes.
+- A read sees committed data only, and holds no transaction open after it returns, so that a long scan
+  (which is many short pages) never holds back SQLite's checkpoints.
+
+How it works. Records lie in key order (`WITHOUT ROWID`); an index holds them in version order, which
+makes the map its own compacted replication log. There are three connections: the committer's, one for
+point reads, one for pages, which may run in another thread than the event loop's. `:memory:` has one
+connection for all three, so it must be driven from one thread.
+
+What it does not know: threads, trio, who leads.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from trikv.errors import SettingError
+from trikv.version import NO_EPOCH, Epoch, Record, Version
+
+Durability = Literal["fsync", "os"]
+
+FILE_NAME = "trikv.sqlite3"
+APPLICATION_ID = 0x74726B76  # "trkv": tells our files from other programs'
+FORMAT = 1
+
+_SCHEMA = """
+CREATE TABLE records (
+    key TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL,  -- encoded JSON; empty for a tombstone
+    epoch INTEGER NOT NULL,
+    instance TEXT NOT NULL,
+    timestamp_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX records_by_version ON records (epoch, instance, timestamp_us);
+CREATE TABLE facts (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+"""
+
+_COLUMNS = "key, value, epoch, instance, timestamp_us"
+
+_MERGE = f"""
+INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET
+    value = excluded.value,
+    epoch = excluded.epoch,
+    instance = excluded.instance,
+    timestamp_us = excluded.timestamp_us
+WHERE (excluded.epoch, excluded.instance, excluded.timestamp_us, excluded.value)
+    > (records.epoch, records.instance, records.timestamp_us, records.value)
+"""
+
+_Row = tuple[str, str, int, str, int]
+
+#: A digest is a sum modulo this: 128 bits of blake2b for each record.
+_DIGEST_MODULUS = 1 << 128
+
+
+class Digest(NamedTuple):
+    """An order-independent hash over (key, version, value) of the live records, and their number."""
+
+    records: int
+    total: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.total:032x}"
+
+    def add(self, records: Iterable[Record]) -> Digest:
+        """The digest of these live records too."""
+        count, total = self
+        for record in records:
+            if record.deleted:
+                continue
+            text = f"{record.key}\0{record.version}\0{record.value}"
+            total += int.from_bytes(blake2b(text.encode(), digest_size=16).digest())
+            count += 1
+        return Digest(count, total % _DIGEST_MODULUS)
+
+
+EMPTY_DIGEST = Digest(0, 0)
+
+
+class Store:
+    """One node's records and facts. Open it with `Store.open`, close it with `close`."""
+
+    def __init__(self, path: Path | None, durability: Durability) -> None:
+        self.path = path
+        self._writer = self._connect(durability)
+        self._create_schema()
+        self._reader = self._writer if path is None else self._connect(durability)
+        self._pager = self._writer if path is None else self._connect(durability)
+
+    @classmethod
+    def open(cls, data_dir: Path | None, durability: Durability = "fsync") -> Store:
+        """Open the store in a directory, made if missing; None keeps everything in memory.
+
+        Raises SettingError, naming DATA_DIR, if the directory cannot be used.
+        """
+        if data_dir is None:
+            return cls(None, durability)
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            return cls(data_dir / FILE_NAME, durability)
+        except (OSError, sqlite3.Error) as error:
+            raise SettingError(
+                f"DATA_DIR={str(data_dir)!r}: expected a directory that this user can write to, "
+                f"with a database of trikv's in it or none: {error}"
+            ) from None
+
+    def _connect(self, durability: Durability) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            ":memory:" if self.path is None else self.path,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=5.0,
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'fsync' else 'NORMAL'}")
+        connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves data in the drive
+        return connection
+
+    def _create_schema(self) -> None:
+        (application_id,) = self._writer.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._writer.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if tables == 0:
+            self._writer.executescript(
+                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+                f"PRAGMA user_version = {FORMAT}; COMMIT;"
+            )
+            return
+        (user_version,) = self._writer.execute("PRAGMA user_version").fetchone()
+        if application_id != APPLICATION_ID:
+            raise sqlite3.DatabaseError(f"{self.path} belongs to another program")
+        if user_version != FORMAT:
+            raise sqlite3.DatabaseError(
+                f"{self.path} has format {user_version}, this trikv reads format {FORMAT}"
+            )
+
+    def close(self) -> None:
+        for connection in {self._pager, self._reader, self._writer}:
+            connection.close()
+
+    # -- changes: only inside a transaction ---------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes made inside are committed at the end, or none. Raises sqlite3.Error."""
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._writer.execute("COMMIT")
+        except BaseException:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise
+
+    def merge(self, records: Iterable[Record]) -> None:
+        """Merge records into the map: each stays only if it wins over what is there."""
+        self._writer.executemany(
+            _MERGE, [(r.key, r.value, *r.version.epoch, r.version.timestamp_us) for r in records]
+        )
+
+    def promised(self) -> Epoch:
+        """The highest epoch that this node has promised; NO_EPOCH if none."""
+        rows = self._writer.execute("SELECT value FROM facts WHERE name = 'promised'").fetchall()
+        return Epoch.parse(rows[0][0]) if rows else NO_EPOCH
+
+    def promise(self, epoch: Epoch) -> None:
+        """Refuse every epoch below this one from now on."""
+        self.set_fact("promised", str(epoch))
+
+    def set_fact(self, name: str, value: str) -> None:
+        self._writer.execute(
+            "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (name, value),
+        )
+
+    # -- reads --------------------------------------------------------------------------------------
+
+    def fact(self, name: str) -> str | None:
+        rows = self._reader.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchall()
+        return rows[0][0] if rows else None
+
+    def get(self, key: str) -> Record | None:
+        """The record of a key, which may be a tombstone, or None."""
+        query = f"SELECT {_COLUMNS} FROM records WHERE key = ?"
+        rows = self._reader.execute(query, (key,)).fetchall()
+        return _record(rows[0]) if rows else None
+
+    def greatest_timestamp_us(self) -> int:
+        """The timestamp of the newest record that a leader wrote, 0 if there is none."""
+        rows = self._reader.execute(
+            "SELECT timestamp_us FROM records WHERE epoch > 0"
+            " ORDER BY epoch DESC, instance DESC, timestamp_us DESC LIMIT 1"
+        ).fetchall()
+        return rows[0][0] if rows else 0
+
+    def page_by_key(self, after: str, limit: int, max_bytes: int) -> list[Record]:
+        """The records whose keys follow `after` ("" for the first), in key order, bounded."""
+        query = f"SELECT {_COLUMNS} FROM records WHERE key > ? ORDER BY key LIMIT ?"
+        return _bounded(self._pager.execute(query, (after, limit)), max_bytes)
+
+    def page_by_version(self, after: Version | None, limit: int, max_bytes: int) -> list[Record]:
+        """The records with greater versions, in version order, bounded; [] at the end.
+
+        A page never ends inside a write: the records that share its last version are all in it, even
+        past the bounds. So `after=page[-1].version` goes on without a gap.
+        """
+        bound = _version_row(after) if after is not None else (-1, "", 0)
+        query = (
+            f"SELECT {_COLUMNS} FROM records WHERE (epoch, instance, timestamp_us) > (?, ?, ?)"
+            " ORDER BY epoch, instance, timestamp_us, key LIMIT ?"
+        )
+        page = _bounded(self._pager.execute(query, (*bound, limit)), max_bytes)
+        if page:
+            rest = (
+                f"SELECT {_COLUMNS} FROM records WHERE (epoch, instance, timestamp_us) = (?, ?, ?)"
+                " AND key > ? ORDER BY key"
+            )
+            last = page[-1]
+            rows = self._pager.execute(rest, (*_version_row(last.version), last.key)).fetchall()
+            page.extend(map(_record, rows))
+        return page
+
+
+def _version_row(version: Version) -> tuple[int, str, int]:
+    return (*version.epoch, version.timestamp_us)
+
+
+def _row(record: Record) -> _Row:
+    return (record.key, record.value, *_version_row(record.version))
+
+
+def _record(row: _Row) -> Record:
+    key, value, epoch, instance, timestamp_us = row
+    return Record(key, value, Version(Epoch(epoch, instance), timestamp_us))
+
+
+def _bounded(rows: sqlite3.Cursor, max_bytes: int) -> list[Record]:
+    """Rows up to about `max_bytes` of keys and values, at least one; the cursor is closed after."""
+    page: list[Record] = []
+    size = 0
+    for row in rows:
+        page.append(_record(row))
+        size += len(row[0]) + len(row[1])
+        if size >= max_bytes:
+            break
+    rows.close()  # or the read transaction would stay open and hold back checkpoints
+    return page
+
+
+def digest_of(pages: Iterable[Sequence[Record]]) -> Digest:
+    """The digest of all these pages."""
+    digest = EMPTY_DIGEST
+    for page in pages:
+        digest = digest.add(page)
+    return digest

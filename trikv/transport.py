@@ -1,0 +1,81 @@
+"""The seam to other nodes: one request, one reply.
+
+`Transport` is all that trikv knows of the network between its nodes. In production it is httpx; in
+simulation an in-memory network implements it, with delays, losses and cuts. Whatever keeps a complete
+reply from coming in time is one error, PeerFailed: to the caller a peer that is down, slow, cut off or
+babbling is the same thing.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+import httpx
+import trio
+
+from trikv.errors import PeerFailed
+
+#: A reply is at most this large: a page of records is 4 MiB, and one value may be 16 MiB.
+MAX_REPLY_BYTES = 64 * 2**20
+
+#: Shorter than the server's keep-alive, so that a reused connection does not race its own closing.
+KEEPALIVE_EXPIRY_S = 30.0
+
+
+class Reply(NamedTuple):
+    status: int
+    body: bytes
+
+
+class Transport(Protocol):
+    async def request(
+        self, method: str, url: str, body: bytes | None = None, *, timeout_s: float
+    ) -> Reply:
+        """Send one request; any complete reply is returned, whatever its status.
+
+        Raises PeerFailed if there is none within `timeout_s`.
+        """
+        ...
+
+
+class HttpxTransport:
+    """Requests over HTTP/1.1 on kept-alive connections. An async context manager."""
+
+    def __init__(self) -> None:
+        self._client = httpx.AsyncClient(
+            trust_env=False,  # a proxy set for the web is not meant for the nodes of a cluster
+            timeout=None,  # one deadline for the whole request, below
+            limits=httpx.Limits(keepalive_expiry=KEEPALIVE_EXPIRY_S),
+            headers={"content-type": "application/json"},
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+            await self._client.aclose()
+
+    async def request(
+        self, method: str, url: str, body: bytes | None = None, *, timeout_s: float
+    ) -> Reply:
+        try:
+            with trio.fail_after(timeout_s):
+                async with self._client.stream(method, url, content=body) as response:
+                    chunks, size = [], 0
+                    async for chunk in response.aiter_bytes():
+                        chunks.append(chunk)
+                        size += len(chunk)
+                        if size > MAX_REPLY_BYTES:
+                            raise PeerFailed(f"{url}: a reply of more than {MAX_REPLY_BYTES} bytes")
+                    return Reply(response.status_code, b"".join(chunks))
+        except trio.TooSlowError:
+            raise PeerFailed(f"{url}: no answer within {timeout_s:g} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise PeerFailed(f"{url}: {error or type(error).__name__}") from None

@@ -1,0 +1,119 @@
+"""Versions: the order of all writes, and the rule by which replicas agree.
+
+Rules
+- A version is `(epoch, timestamp_us)`, compared in that order. An epoch is one leadership: `(number,
+  instance of its leader)`, so that no two leaderships ever share one, not even two of one node around
+  an emptied disk.
+- A version belongs to one write. Only a leader issues versions, from one `VersionClock`.
+- Of two records of one key the one with the greater version wins; between equal versions, which no
+  leader can issue, the greater encoded value wins. So any set of records has one maximum for each
+  key, and merging is a join: idempotent, commutative, associative. Replicas that have merged the same
+  records in whatever order and however often are equal. (Shapiro, Preguiça, Baquero, Zawirski 2011,
+  "Conflict-free Replicated Data Types": the last-write-wins element, with its tie broken.)
+
+This module is pure: it reads no clock, draws no random number, does no I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+#: Timestamps stay below 2**53, so that a JavaScript number holds them exactly (until the year 2255).
+MAX_TIMESTAMP_US = 2**53 - 1
+
+#: Epoch numbers stay below 2**31: SQLite and every client hold them, and nobody starts that often.
+MAX_EPOCH_NUMBER = 2**31 - 1
+
+_INSTANCE = re.compile(r"[0-9a-z]{1,32}")
+_EPOCH = re.compile(r"(0|[1-9][0-9]{0,9})\.([0-9a-z]{1,32})")
+_VERSION = re.compile(r"(0|[1-9][0-9]{0,9})\.([0-9a-z]{1,32})-(0|[1-9][0-9]{0,15})")
+
+
+class Epoch(NamedTuple):
+    """One leadership. Text form `NUMBER.INSTANCE`."""
+
+    number: int
+    instance: str
+
+    def __str__(self) -> str:
+        return f"{self.number}.{self.instance}"
+
+    @classmethod
+    def parse(cls, text: str) -> Epoch:
+        """Read the text form. Raises ValueError for anything else."""
+        found = _EPOCH.fullmatch(text)
+        if found is None or int(found[1]) > MAX_EPOCH_NUMBER:
+            raise ValueError(f"an epoch looks like 3.0f4c2a9d81e7, not {text[:80]!r}")
+        return cls(int(found[1]), found[2])
+
+
+#: What a node has promised that has never heard of a leader: below every epoch.
+NO_EPOCH = Epoch(0, "0")
+
+#: The epoch of records in the lab's plain form: below every leader's, whose numbers start at 1.
+PLAIN_EPOCH = Epoch(0, "plain")
+
+
+class Version(NamedTuple):
+    """One write. Text form `NUMBER.INSTANCE-TIMESTAMP`, which is also the ETag (in quotes)."""
+
+    epoch: Epoch
+    timestamp_us: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch.number}.{self.epoch.instance}-{self.timestamp_us}"
+
+    @classmethod
+    def parse(cls, text: str) -> Version:
+        """Read the text form. Raises ValueError for anything else."""
+        found = _VERSION.fullmatch(text)
+        if found is None or int(found[1]) > MAX_EPOCH_NUMBER or int(found[3]) > MAX_TIMESTAMP_US:
+            raise ValueError(
+                f"a version looks like 3.0f4c2a9d81e7-1700000000000000, not {text[:80]!r}"
+            )
+        return cls(Epoch(int(found[1]), found[2]), int(found[3]))
+
+
+def is_instance(text: str) -> bool:
+    """Whether `text` can be a node's instance: 1 to 32 digits and small letters."""
+    return _INSTANCE.fullmatch(text) is not None
+
+
+class Record(NamedTuple):
+    """One key's state: `value` is its encoded JSON, and empty for a tombstone."""
+
+    key: str
+    value: str
+    version: Version
+
+    @property
+    def deleted(self) -> bool:
+        return self.value == ""
+
+
+def wins(new: Record, old: Record | None) -> bool:
+    """The merge rule: whether `new` replaces `old`, a record of the same key or none."""
+    return old is None or (new.version, new.value) > (old.version, old.value)
+
+
+class VersionClock:
+    """Issues the versions of one epoch: unique and strictly increasing, however the clock behaves.
+
+    `now_us` reads the wall clock in microseconds since 1970; `seen_us` is the greatest timestamp that
+    this node knows of an earlier epoch, so that timestamps grow across leaderships too.
+    """
+
+    def __init__(self, epoch: Epoch, now_us: Callable[[], int], seen_us: int = 0) -> None:
+        self.epoch = epoch
+        self._now_us = now_us
+        self._last_us = seen_us
+
+    def issue(self) -> Version:
+        """The version of one write. Raises OverflowError past the year 2255."""
+        issued_us = max(self._now_us(), self._last_us + 1)
+        if issued_us > MAX_TIMESTAMP_US:
+            raise OverflowError("the clock is past the year 2255")
+        self._last_us = issued_us
+        return Version(self.epoch, issued_us)

@@ -1,0 +1,145 @@
+"""The Quart-Trio app: binds the table of routes to its handlers.
+
+Rules
+- Quart finds the route, reads the body and notices a client that leaves; a handler does the rest.
+- A key is taken from the raw path: Quart's own view of a path is decoded, and would bend keys.
+- A body is read within its route's bound and a deadline; what is refused is refused before it is read
+  in full.
+- Whatever goes wrong is answered with a problem document. An error that nobody foresaw is a bug: it is
+  logged with its traceback and answered with 500, and the node goes on.
+"""
+
+from __future__ import annotations
+
+import trio
+from hypercorn.typing import Framework
+from quart import Response, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
+
+from trikv import logs
+from trikv.errors import (
+    BadRequest,
+    MethodNotAllowed,
+    NoSuchRoute,
+    RequestTimeout,
+    TooLarge,
+    TrikvError,
+)
+from trikv.node import Node
+from trikv.web.exchange import Answer, Request, answer, key_of, problem, query_of
+from trikv.web.routes import ROUTES, Route
+
+#: A client that takes longer to send a body has left, or means harm.
+BODY_TIMEOUT_S = 30.0
+
+
+class _RestOfPath(BaseConverter):
+    """Whatever follows, slashes and all, nothing included."""
+
+    regex = ".*?"
+    part_isolating = False
+
+
+def create_app(node: Node) -> Framework:
+    """The ASGI app of one node."""
+    app = QuartTrio("trikv", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = max(r.max_body_bytes(node.config) for r in ROUTES)
+    app.url_map.merge_slashes = False  # /kv//a and /kv/a are two keys
+    app.url_map.converters["rest"] = _RestOfPath
+    for route in ROUTES:
+        rule = route.path.replace("{key}", "<rest:_>")
+        app.add_url_rule(
+            rule,
+            f"{route.method} {route.path}",
+            _view(node, route),
+            methods=[route.method],
+            provide_automatic_options=False,
+        )
+    app.register_error_handler(TrikvError, _refuse)
+    app.register_error_handler(HTTPException, _refuse_http)
+    app.register_error_handler(Exception, _give_up)
+    return app
+
+
+def _view(node: Node, route: Route):  # type: ignore[no-untyped-def]  # noqa: ANN202 - Quart's own
+    most = route.max_body_bytes(node.config)
+    prefix = route.path.removesuffix("{key}").encode()
+    has_key = route.path.endswith("{key}")
+
+    async def view(_: str = "") -> Response:
+        given = Request(
+            key=key_of(_raw_path(), prefix) if has_key else "",
+            query=query_of(request.query_string),
+            headers={name.lower(): value for name, value in request.headers.items()},
+            body=await _read_body(most),
+        )
+        return _respond(await route.handler(node, given))
+
+    return view
+
+
+def _raw_path() -> bytes:
+    """The path as it was sent; of an absolute-form target (`GET http://host/path`), its path."""
+    raw: bytes = request.scope["raw_path"]
+    if raw.startswith(b"/"):
+        return raw
+    _, _, after_scheme = raw.partition(b"://")
+    return b"/" + after_scheme.partition(b"/")[2]
+
+
+async def _read_body(most: int) -> bytes:
+    """The request's body. Raises TooLarge, RequestTimeout."""
+    refusal = TooLarge(f"body: expected at most {most} bytes", field="body")
+    if (request.content_length or 0) > most:
+        raise refusal
+    body = bytearray()
+    with trio.move_on_after(BODY_TIMEOUT_S) as patience:
+        async for chunk in request.body:
+            body += chunk
+            if len(body) > most:
+                raise refusal
+    if patience.cancelled_caught:
+        raise RequestTimeout(f"the body was not complete after {BODY_TIMEOUT_S:g} s")
+    return bytes(body)
+
+
+def _respond(given: Answer) -> Response:
+    return Response(given.body, given.status, dict(given.headers), content_type=given.content_type)
+
+
+async def _refuse(error: TrikvError) -> Response:
+    return _respond(problem(error))
+
+
+async def _refuse_http(error: HTTPException) -> Response:
+    """What Quart itself refuses, in our words."""
+    method, path = request.method, request.path
+    refusal: TrikvError
+    match error.code:
+        case 404:
+            refusal = NoSuchRoute(f"there is no {path}")
+        case 405:
+            allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+            refusal = MethodNotAllowed(f"{path} takes {allowed}, not {method}")
+            response = _respond(problem(refusal))
+            response.headers["Allow"] = allowed
+            return response
+        case 413:
+            refusal = TooLarge("the body is too large", field="body")
+        case 408:
+            refusal = RequestTimeout("the body took too long")
+        case _:
+            refusal = BadRequest(error.description or "bad request")
+    return _respond(problem(refusal))
+
+
+async def _give_up(error: Exception) -> Response:
+    logs.logger.error(
+        "request.failed",
+        exc_info=error,
+        extra={"fields": {"method": request.method, "path": request.path}},
+    )
+    told = {"title": "Internal Server Error", "status": 500, "code": "internal_error"}
+    return _respond(answer({"type": "urn:trikv:problem:internal_error", **told}, 500))

@@ -1,0 +1,128 @@
+"""A request and an answer, as the handlers see them.
+
+A handler is an async function from a node and a `Request` to an `Answer`. It knows no web framework, so
+the in-memory network of the tests calls the same functions as the server does. Whatever a handler
+cannot do it raises as a TrikvError, which `problem` turns into an RFC 9457 document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from trikv.errors import InvalidKey, InvalidParameter, Overloaded, TrikvError
+from trikv.messages import check_key
+from trikv.node import Node
+
+T = TypeVar("T")
+
+JSON = "application/json"
+PROBLEM_JSON = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What came in: `key` is decoded and checked, `body` is complete, header names are small."""
+
+    key: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes out. A body that is an iterator is streamed."""
+
+    body: bytes | AsyncIterator[bytes]
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = JSON
+
+
+Handler = Callable[[Node, Request], Awaitable[Answer]]
+
+
+def answer(content: Any, status: int = 200, **headers: str) -> Answer:
+    """An answer in JSON; `ETag="…"` and the like become headers."""
+    return Answer(msgspec.json.encode(content), status, headers)
+
+
+def problem(error: TrikvError) -> Answer:
+    """The problem document for an error."""
+    document = {
+        "type": f"urn:trikv:problem:{error.code}",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        **error.extra,
+    }
+    headers = {}
+    if isinstance(error, Overloaded):
+        headers["Retry-After"] = str(error.extra["retry_after_s"])
+    return Answer(msgspec.json.encode(document), error.status, headers, PROBLEM_JSON)
+
+
+def key_of(raw_path: bytes, prefix: bytes) -> str:
+    """The key in a raw path: what follows the prefix, percent-decoded once, never normalised.
+
+    Raises InvalidKey.
+    """
+    raw = raw_path.removeprefix(prefix)
+    parts = raw.split(b"%")
+    decoded = [parts[0]]
+    for part in parts[1:]:
+        try:
+            decoded.append(bytes.fromhex(part[:2].decode("ascii")) + part[2:])
+        except ValueError:
+            raise InvalidKey("key: expected two hexadecimal digits after %", field="key") from None
+        if len(part) < 2:
+            raise InvalidKey("key: expected two hexadecimal digits after %", field="key")
+    try:
+        key = b"".join(decoded).decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidKey("key: expected UTF-8 behind the percent-encoding", field="key") from None
+    check_key(key)
+    return key
+
+
+def query_of(query_string: bytes) -> dict[str, str]:
+    """The parameters of a query. Raises InvalidParameter: not UTF-8, or one given twice."""
+    try:
+        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict")
+    except ValueError:
+        raise InvalidParameter("the query is not percent-encoded UTF-8", field="query") from None
+    query = dict(pairs)
+    if len(query) != len(pairs):
+        raise InvalidParameter("a parameter is given more than once", field="query")
+    return query
+
+
+def boolean(text: str) -> bool:
+    """true or false. Raises ValueError with what was expected."""
+    if text not in ("true", "false"):
+        raise ValueError("true or false")
+    return text == "true"
+
+
+def parameters(request: Request, **known: Callable[[str], Any]) -> dict[str, Any]:
+    """The query's parameters, parsed; a parser raises ValueError with what it expected.
+
+    Raises InvalidParameter, which names the parameter, for a bad or an unknown one.
+    """
+    parsed = {}
+    for name, text in request.query.items():
+        if name not in known:
+            expected = f"known here: {', '.join(known)}" if known else "none is known here"
+            raise InvalidParameter(f"{name}: unknown parameter; {expected}", field=name)
+        try:
+            parsed[name] = known[name](text)
+        except ValueError as error:
+            raise InvalidParameter(f"{name}: expected {error}, got {text!r}", field=name) from None
+    return parsed

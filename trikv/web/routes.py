@@ -1,0 +1,53 @@
+"""The table of all routes: method, path, handler, and how large a body may be.
+
+`{key}` stands for the rest of the path. The server binds this table, the in-memory network of the
+tests looks paths up in it, and the documentation is tested against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from trikv.config import Config
+from trikv.messages import MAX_REPLICATE_BODY_BYTES
+from trikv.web import admin, kv, peer
+from trikv.web.exchange import Handler
+
+
+def _no_body(config: Config) -> int:
+    return 64 * 2**10  # none is read; a client that sends a small one is not troubled
+
+
+def _small_body(config: Config) -> int:
+    return 64 * 2**10
+
+
+def _value_body(config: Config) -> int:
+    """One value, at most six times as long with every character escaped, and the frame around it."""
+    return 6 * config.max_value_bytes + 1024
+
+
+def _replicate_body(config: Config) -> int:
+    return MAX_REPLICATE_BODY_BYTES
+
+
+class Route(NamedTuple):
+    method: str
+    path: str
+    handler: Handler
+    max_body_bytes: Callable[[Config], int] = _no_body
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("PUT", "/kv/{key}", kv.put_key, _value_body),
+    Route("GET", "/kv/{key}", kv.get_key),
+    Route("GET", "/dump", kv.dump),
+    Route("POST", "/replicate", peer.replicate, _replicate_body),
+    Route("GET", "/replica", peer.replica),
+    Route("GET", "/replica/records", peer.replica_records),
+    Route("GET", "/health", admin.health),
+    Route("POST", "/admin/quorum", admin.set_quorum, _small_body),
+    Route("GET", "/admin/replica-status", admin.replica_status),
+    Route("POST", "/admin/lag", admin.set_lag, _small_body),
+)

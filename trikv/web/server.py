@@ -1,0 +1,102 @@
+"""The listening socket, and Hypercorn's protocol on each connection.
+
+Rules
+- The socket is bound before anything else of the node is opened: a port in use is a setting to mend, and
+  a node that cannot be reached must not begin an epoch.
+- What goes wrong on a connection ends that connection and nothing else.
+- A stop accepts no more, lets requests in flight finish within `GRACE_S`, closes idle connections at
+  once, then cuts the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState, Framework
+from hypercorn.utils import wrap_app
+
+from trikv import logs
+from trikv.config import Config
+from trikv.errors import SettingError
+from trikv.transport import KEEPALIVE_EXPIRY_S
+
+#: Requests in flight at a stop get this long; with `DRAIN_S` still below the engines' 10 s.
+GRACE_S = 4.0
+
+#: Connections that wait to be accepted: a burst of clients, not a crowd.
+BACKLOG = 1024
+
+#: Heads of requests: an API of short paths and few headers.
+MAX_HEAD_BYTES = 16 * 2**10
+
+
+async def listen(config: Config) -> tuple[list[trio.SocketListener], int]:
+    """Listeners on HOST and PORT, and the port (which the system chose if PORT is 0).
+
+    Raises SettingError, which names the variable, if the address cannot be had.
+    """
+    try:
+        listeners = await trio.open_tcp_listeners(config.port, host=config.host, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE or isinstance(error, PermissionError):
+            why = "is in use" if error.errno == errno.EADDRINUSE else "is not ours to listen on"
+            raise SettingError(
+                f"PORT='{config.port}': expected a free port, but {config.host}:{config.port} {why}"
+            ) from None
+        raise SettingError(
+            f"HOST={config.host!r}: expected a host name or an address of this machine: {error}"
+        ) from None
+    return listeners, cast(int, listeners[0].socket.getsockname()[1])
+
+
+async def serve(
+    app: Framework,
+    listeners: list[trio.SocketListener],
+    stopped: Callable[[], Awaitable[object]],
+) -> None:
+    """Serve the app until `stopped` returns, then end in order."""
+    config = _hypercorn_config()
+    wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
+    context = WorkerContext(None)
+
+    async def connection(stream: trio.SocketStream) -> None:
+        server = TCPServer(wrapped, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+        try:
+            await server.run()
+        except* Exception as errors:
+            logs.event(logging.DEBUG, "connection.failed", error=repr(errors.exceptions[0]))
+
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
+            for listener in listeners:
+                accepting.start_soon(_accept, listener, connection, connections)
+            await stopped()
+            accepting.cancel_scope.cancel()
+        await context.terminated.set()
+        connections.cancel_scope.deadline = trio.current_time() + GRACE_S
+
+
+async def _accept(
+    listener: trio.SocketListener,
+    connection: Callable[[trio.SocketStream], Awaitable[None]],
+    connections: trio.Nursery,
+) -> None:
+    await trio.serve_listeners(connection, [listener], handler_nursery=connections)
+
+
+def _hypercorn_config() -> HypercornConfig:
+    config = HypercornConfig()
+    config.keep_alive_timeout = 2 * int(KEEPALIVE_EXPIRY_S)
+    config.keep_alive_max_requests = 2**31  # closing under a busy client gains nothing
+    config.h11_max_incomplete_size = MAX_HEAD_BYTES
+    config.include_server_header = False
+    config.errorlog = logging.getLogger("trikv.http")
+    config.accesslog = config.errorlog if logs.logger.isEnabledFor(logging.DEBUG) else None
+    return config
