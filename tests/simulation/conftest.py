@@ -1,0 +1,8 @@
+"""Trio's scheduler shuffles ready tasks; Hypothesis must hold that shuffle, or nothing replays."""
+
+from __future__ import annotations
+
+import trio
+from hypothesis import register_random
+
+register_random(trio._core._run._r)

@@ -1,0 +1,144 @@
+"""A link: what a follower that is down, slow or silent costs, and how it is brought back."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock
+
+import trikv.link
+from tests.support import dump, open_cluster, put, until
+from trikv.errors import PeerFailed
+from trikv.lag import LagRange
+from trikv.link import LinkState
+from trikv.version import Version
+
+
+def versions_in(body: bytes) -> list[Version]:
+    return [Version.parse(r["version"]) for r in msgspec.json.decode(body)["records"]]
+
+
+async def test_a_link_that_comes_back_sends_the_whole_map_in_version_order(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trikv.link, "PAGE_RECORDS", 7)
+    async with open_cluster(2, write_quorum=1) as cluster:
+        away = cluster.urls[1]
+        del cluster.network.nodes[away]
+        for index in range(30):
+            await put(cluster.node, f"key{(index * 7) % 20:02}", index)
+        await trio.sleep(5)
+        link = cluster.leader.links[1]
+        assert link.state is LinkState.DOWN
+        assert "nobody listens" in (link.reason or "")
+        cluster.network.seen.clear()
+        cluster.network.nodes[away] = cluster.followers[away]
+        await cluster.settled()
+        bodies = [body for url, _, body in cluster.network.seen if url == away and body]
+        sent = [version for body in bodies for version in versions_in(body)]
+        assert len(sent) == 20
+        assert sent == sorted(sent)
+        assert max(len(versions_in(body)) for body in bodies) <= 7
+        assert await dump(cluster.followers[away]) == await dump(cluster.node)
+
+
+async def test_a_follower_that_is_down_is_asked_ever_more_rarely(autojump_clock: MockClock) -> None:
+    async with open_cluster(1, write_quorum=0) as cluster:
+        cluster.network.nodes.pop(cluster.urls[0])
+        await trio.sleep(60)
+        cluster.network.seen.clear()
+        await trio.sleep(60)
+        asked = len(cluster.network.seen)
+        assert 60 / trikv.link.LAST_BACKOFF_S <= asked <= 2 * 60 / trikv.link.LAST_BACKOFF_S + 1
+
+
+async def test_a_silent_follower_holds_bounded_memory_and_nobody_up(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trikv.link, "MAX_OUTBOX_RECORDS", 20)
+    async with open_cluster(2, write_quorum=1, request_timeout_s=1000) as cluster:
+        silent, link = cluster.urls[1], cluster.leader.links[1]
+        stuck = True
+
+        async def hang(url: str, target: str, body: bytes | None) -> None:
+            if url == silent and stuck:
+                await until(lambda: not stuck)
+
+        cluster.network.before = hang
+        began = trio.current_time()
+        for index in range(200):
+            assert (await put(cluster.node, f"key{index}", index))[0] == 200
+            assert link.held_records <= 20
+        assert trio.current_time() - began < 1
+        stuck = False
+        # What was turned away comes with the map: the link is behind, and is brought up again.
+        await until(lambda: link.state is LinkState.SYNCING)
+        await cluster.settled()
+        assert await dump(cluster.followers[silent]) == await dump(cluster.node)
+        assert link.held_bytes == 0
+
+
+async def test_large_values_are_bounded_in_bytes(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trikv.link, "MAX_OUTBOX_BYTES", 10_000)
+    monkeypatch.setattr(trikv.link, "MAX_BATCH_BYTES", 5_000)
+    monkeypatch.setattr(trikv.link, "PAGE_BYTES", 2_000)
+    async with open_cluster(1, write_quorum=0) as cluster:
+        cluster.leader.lag.set(LagRange(500, 500))
+        link = cluster.leader.links[0]
+        for index in range(30):
+            await put(cluster.node, f"key{index}", "x" * 1000)
+            assert link.held_bytes <= 10_000
+        await cluster.settled()
+        bodies = [body for _, _, body in cluster.network.seen if body]
+        assert max(map(len, bodies)) < 5_000 + 3_300  # the bound, and one parcel more
+        await until(lambda: link.state is LinkState.LIVE)
+        assert await dump(cluster.followers[cluster.urls[0]]) == await dump(cluster.node)
+
+
+async def test_a_page_waits_out_one_lag(autojump_clock: MockClock) -> None:
+    async with open_cluster(1, write_quorum=0) as cluster:
+        away = cluster.urls[0]
+        del cluster.network.nodes[away]
+        for index in range(30):
+            await put(cluster.node, f"key{index}", index)
+        await until(lambda: cluster.leader.links[0].state is LinkState.DOWN)
+        cluster.leader.lag.set(LagRange(5000, 5000))
+        cluster.network.nodes[away] = cluster.followers[away]
+        await until(lambda: cluster.leader.links[0].state is LinkState.SYNCING)
+        began = trio.current_time()
+        await cluster.settled()
+        assert trio.current_time() - began == pytest.approx(5, abs=0.2)
+
+
+async def test_a_follower_of_a_higher_epoch_refuses_and_the_link_says_so(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_cluster(1, write_quorum=1) as cluster:
+        follower = cluster.followers[cluster.urls[0]].require_follower()
+        higher = msgspec.json.encode(
+            {"leader": {"node_id": "other"}, "epoch": "9.other", "records": []}
+        )
+        await cluster.network.request("POST", f"{cluster.urls[0]}/replicate", higher, timeout_s=1)
+        status, body = await put(cluster.node, "a", 1)
+        assert (status, body["code"]) == (503, "quorum_not_met")
+        link = cluster.leader.links[0]
+        assert link.state is LinkState.DOWN
+        assert "stale_epoch" in (link.reason or "")
+        assert "9.other" in (link.reason or "")
+        assert str(follower.promised) == "9.other"
+        assert await dump(cluster.followers[cluster.urls[0]]) == {}
+
+
+async def test_an_answer_lost_on_the_way_is_no_acknowledgement(autojump_clock: MockClock) -> None:
+    async with open_cluster(1, write_quorum=1) as cluster:
+
+        async def lose(url: str, target: str, body: bytes | None) -> None:
+            raise PeerFailed("lost")
+
+        cluster.network.after = lose
+        status, body = await put(cluster.node, "a", 1)
+        assert (status, body["follower_acks"]) == (503, 0)
+        assert await dump(cluster.followers[cluster.urls[0]]) == {"a": 1}
