@@ -19,7 +19,15 @@ import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState, Framework
+from hypercorn.typing import (
+    ASGIFramework,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ASGISendEvent,
+    ConnectionState,
+    Framework,
+    Scope,
+)
 from hypercorn.utils import wrap_app
 
 from trikv import logs
@@ -63,24 +71,38 @@ async def serve(
 ) -> None:
     """Serve the app until `stopped` returns, then end in order."""
     config = _hypercorn_config()
-    wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
+    wrapped = wrap_app(_sends_are_whole(app), config.wsgi_max_body_size, "asgi")
     context = WorkerContext(None)
+
+    streams: set[trio.SocketStream] = set()
 
     async def connection(stream: trio.SocketStream) -> None:
         server = TCPServer(wrapped, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+        streams.add(stream)
         try:
             await server.run()
         except* Exception as errors:
             logs.event(logging.DEBUG, "connection.failed", error=repr(errors.exceptions[0]))
+        finally:
+            streams.discard(stream)
 
-    async with trio.open_nursery() as connections:
-        async with trio.open_nursery() as accepting:
-            for listener in listeners:
-                accepting.start_soon(_accept, listener, connection, connections)
-            await stopped()
-            accepting.cancel_scope.cancel()
-        await context.terminated.set()
-        connections.cancel_scope.deadline = trio.current_time() + GRACE_S
+    async def cut(connections: trio.Nursery) -> None:
+        """What is not done within the grace has had its chance."""
+        await trio.sleep(GRACE_S)
+        connections.cancel_scope.cancel()
+        for stream in streams:  # Hypercorn shields its sends: only a closed socket ends them
+            stream.socket.close()
+
+    async with trio.open_nursery() as stopping:
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                for listener in listeners:
+                    accepting.start_soon(_accept, listener, connection, connections)
+                await stopped()
+                accepting.cancel_scope.cancel()
+            await context.terminated.set()
+            stopping.start_soon(cut, connections)
+        stopping.cancel_scope.cancel()
 
 
 async def _accept(
@@ -100,3 +122,21 @@ def _hypercorn_config() -> HypercornConfig:
     config.errorlog = logging.getLogger("trikv.http")
     config.accesslog = config.errorlog if logs.logger.isEnabledFor(logging.DEBUG) else None
     return config
+
+
+def _sends_are_whole(app: Framework) -> ASGIFramework:
+    """Let each send end, whatever becomes of the task that sends.
+
+    Quart-Trio cancels a request's tasks once its answer is complete, which happens inside the last
+    send: without a shield Hypercorn would not come to closing or recycling the connection.
+    """
+
+    async def shielded(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        async def send_whole(message: ASGISendEvent) -> None:
+            # No deadline here: Hypercorn's own send has none; a stop closes the socket under it.
+            with trio.CancelScope(shield=True):
+                await send(message)
+
+        await cast(ASGIFramework, app)(scope, receive, send_whole)
+
+    return shielded
