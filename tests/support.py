@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import trio
+import trio.testing
 
 from trikv.committer import run_inline
 from trikv.config import Config
@@ -117,6 +118,7 @@ class Cluster:
 
     async def settled(self) -> None:
         """Until, at one moment, every link is live and nothing is on its way."""
+        await trio.testing.wait_all_tasks_blocked()  # deliveries that have not begun yet do
         links = self.leader.links
         await until(
             lambda: (

@@ -41,11 +41,11 @@ def _parse_float(text: str) -> float:
     number = float(text)
     if math.isinf(number):
         raise InvalidBody(
-            f"the number {_clip(text)} is too large: a number must fit a 64-bit float", field="$"
+            f"the number {clip(text)} is too large: a number must fit a 64-bit float", field="$"
         )
     if number == 0 and any(c in "123456789" for c in text.lower().partition("e")[0]):
         raise InvalidBody(
-            f"the number {_clip(text)} is too close to zero: a 64-bit float would make it 0",
+            f"the number {clip(text)} is too close to zero: a 64-bit float would make it 0",
             field="$",
         )
     return number
@@ -60,7 +60,7 @@ def _parse_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(built) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise InvalidBody(f"the name {_clip(twice)!r} stands twice in one object", field="$")
+        raise InvalidBody(f"the name {clip(twice)!r} stands twice in one object", field="$")
     return built
 
 
@@ -81,6 +81,8 @@ def decode(body: bytes) -> Any:
         raise MalformedJson(
             f"the body is not UTF-8: {error.reason} at byte {error.start}"
         ) from None
+    if text.startswith("\ufeff"):
+        raise MalformedJson("the body begins with a byte order mark, which is not JSON")
     try:
         return _decoder.decode(text)
     except json.JSONDecodeError as error:
@@ -131,5 +133,6 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _clip(text: str) -> str:
+def clip(text: str) -> str:
+    """The beginning of a text, for an error message."""
     return text if len(text) <= 40 else text[:37] + "..."

@@ -14,8 +14,9 @@ A record in a batch: `{"key": K, "version": "3.0f4c2a9d81e7-1700000000000000", "
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -82,10 +83,13 @@ class PlainBody(_ClientBody, frozen=True):
 
 
 class LeaderName(msgspec.Struct, frozen=True):
-    """Who sends: its node id, and the URL at which clients reach it, where it knows one."""
+    """Who sends: its node id, and the URL at which clients reach it, where it knows one.
 
-    node_id: str
-    url: str | None = None
+    Both are repeated to clients and in logs, so they are held to what settings may say.
+    """
+
+    node_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
+    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[!-~]{1,300}\Z")] | None = None
 
 
 class WireRecord(msgspec.Struct, frozen=True):
@@ -143,17 +147,27 @@ def decode_body(body: bytes, kind: type[S]) -> S:
     return _convert(jsonvalue.decode(body), kind)
 
 
+#: What msgspec says; of our types only the flat ones of clients forbid unknown fields.
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+
+
 def _convert(decoded: Any, kind: type[S]) -> S:
     try:
         return msgspec.convert(decoded, kind)
+    except UnicodeEncodeError:
+        raise InvalidBody("a field's name holds a lone surrogate", field="$") from None
     except msgspec.ValidationError as error:
+        if unknown := _UNKNOWN.fullmatch(str(error)):
+            name = jsonvalue.clip(unknown[1])
+            known = ", ".join(kind.__struct_fields__)
+            raise InvalidBody(f"{name!r}: unknown field; known here: {known}", field=name) from None
         # msgspec says what was expected, then where: "Expected `int`, got `str` - at `$.a`".
         said, _, where = str(error).partition(" - at ")
-        field = where.strip("`").removeprefix("$.") or "$"
-        named = said if where == "" else f"{field}: {said}"
-        raise InvalidBody(
-            named[0].lower() + named[1:] if where == "" else named, field=field
-        ) from None
+        field = where.strip("`").removeprefix("$.")
+        if missing := _MISSING.fullmatch(said):
+            field, said = f"{field}.{missing[1]}".removeprefix("."), "required, but missing"
+        raise InvalidBody(f"{field or 'the body'}: {said}", field=field or "$") from None
 
 
 def decode_replicate(body: bytes) -> Batch | Record:

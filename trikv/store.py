@@ -96,7 +96,6 @@ class Store:
     def __init__(self, path: Path | None, durability: Durability) -> None:
         self.path = path
         self._writer = self._connect(durability)
-        self._create_schema()
         self._reader = self._writer if path is None else self._connect(durability)
         self._pager = self._writer if path is None else self._connect(durability)
 
@@ -124,27 +123,36 @@ class Store:
             check_same_thread=False,
             timeout=5.0,
         )
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'fsync' else 'NORMAL'}")
-        connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves data in the drive
+        try:
+            new = self._is_new(connection)  # first: the mode is written into the file
+            connection.execute("PRAGMA journal_mode = WAL")
+            level = "FULL" if durability == "fsync" else "NORMAL"
+            connection.execute(f"PRAGMA synchronous = {level}")
+            connection.execute("PRAGMA fullfsync = ON")  # macOS: else data stays in the drive
+            if new:
+                connection.executescript(
+                    f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+                    f"PRAGMA user_version = {FORMAT}; COMMIT;"
+                )
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
-    def _create_schema(self) -> None:
-        (application_id,) = self._writer.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._writer.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if tables == 0:
-            self._writer.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
-                f"PRAGMA user_version = {FORMAT}; COMMIT;"
-            )
-            return
-        (user_version,) = self._writer.execute("PRAGMA user_version").fetchone()
+    def _is_new(self, connection: sqlite3.Connection) -> bool:
+        """Whether the database is empty. Raises sqlite3.DatabaseError if it is not ours."""
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (user_version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if (application_id, user_version, tables) == (0, 0, 0):
+            return True
         if application_id != APPLICATION_ID:
             raise sqlite3.DatabaseError(f"{self.path} belongs to another program")
         if user_version != FORMAT:
             raise sqlite3.DatabaseError(
                 f"{self.path} has format {user_version}, this trikv reads format {FORMAT}"
             )
+        return False
 
     def close(self) -> None:
         for connection in {self._pager, self._reader, self._writer}:

@@ -2,7 +2,7 @@
 
 Rules
 - Quart finds the route, reads the body and notices a client that leaves; a handler does the rest.
-- A key is taken from the raw path: Quart's own view of a path is decoded, and would bend keys.
+- Routes and keys are found in the raw path: Quart's own view of a path is decoded, and would bend them.
 - A body is read within its route's bound and a deadline; what is refused is refused before it is read
   in full.
 - Whatever goes wrong is answered with a problem document. An error that nobody foresaw is a bug: it is
@@ -12,9 +12,10 @@ Rules
 from __future__ import annotations
 
 import trio
-from hypercorn.typing import Framework
-from quart import Response, request
+from hypercorn.typing import Framework, HTTPScope
+from quart import Quart, Response, request
 from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
@@ -27,6 +28,7 @@ from trikv.errors import (
     TooLarge,
     TrikvError,
 )
+from trikv.jsonvalue import clip
 from trikv.node import Node
 from trikv.web.exchange import Answer, Request, answer, key_of, problem, query_of
 from trikv.web.routes import ROUTES, Route
@@ -45,6 +47,7 @@ class _RestOfPath(BaseConverter):
 def create_app(node: Node) -> Framework:
     """The ASGI app of one node."""
     app = QuartTrio("trikv", static_folder=None)
+    app.asgi_http_class = _Connection
     app.config["MAX_CONTENT_LENGTH"] = max(r.max_body_bytes(node.config) for r in ROUTES)
     app.url_map.merge_slashes = False  # /kv//a and /kv/a are two keys
     app.url_map.converters["rest"] = _RestOfPath
@@ -70,7 +73,7 @@ def _view(node: Node, route: Route):  # type: ignore[no-untyped-def]  # noqa: AN
 
     async def view(_: str = "") -> Response:
         given = Request(
-            key=key_of(_raw_path(), prefix) if has_key else "",
+            key=key_of(_path(request.scope["raw_path"]), prefix) if has_key else "",
             query=query_of(request.query_string),
             headers={name.lower(): value for name, value in request.headers.items()},
             body=await _read_body(most),
@@ -80,12 +83,21 @@ def _view(node: Node, route: Route):  # type: ignore[no-untyped-def]  # noqa: AN
     return view
 
 
-def _raw_path() -> bytes:
-    """The path as it was sent; of an absolute-form target (`GET http://host/path`), its path."""
-    raw: bytes = request.scope["raw_path"]
-    if raw.startswith(b"/"):
-        return raw
-    _, _, after_scheme = raw.partition(b"://")
+class _Connection(TrioASGIHTTPConnection):
+    """One request, shown to Quart with its raw path."""
+
+    def __init__(self, app: Quart, scope: HTTPScope) -> None:
+        path = _path(scope["raw_path"]).decode("ascii", "replace")
+        if path.startswith("//"):  # Werkzeug drops slashes there, and //kv/a is not /kv/a
+            path = f"/%2F{path[2:]}"
+        super().__init__(app, {**scope, "path": path})
+
+
+def _path(target: bytes) -> bytes:
+    """The path in a target; one in absolute form (`http://host/path`) has it after the host."""
+    if target.startswith(b"/"):
+        return target
+    _, _, after_scheme = target.partition(b"://")
     return b"/" + after_scheme.partition(b"/")[2]
 
 
@@ -119,10 +131,10 @@ async def _refuse_http(error: HTTPException) -> Response:
     refusal: TrikvError
     match error.code:
         case 404:
-            refusal = NoSuchRoute(f"there is no {path}")
+            refusal = NoSuchRoute(f"there is no {clip(path)}")
         case 405:
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
-            refusal = MethodNotAllowed(f"{path} takes {allowed}, not {method}")
+            refusal = MethodNotAllowed(f"{clip(path)} takes {allowed}, not {clip(method)}")
             response = _respond(problem(refusal))
             response.headers["Allow"] = allowed
             return response

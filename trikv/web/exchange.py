@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from trikv.errors import InvalidKey, InvalidParameter, Overloaded, TrikvError
+from trikv.jsonvalue import clip
 from trikv.messages import check_key
 from trikv.node import Node
 
@@ -120,9 +121,13 @@ def parameters(request: Request, **known: Callable[[str], Any]) -> dict[str, Any
     for name, text in request.query.items():
         if name not in known:
             expected = f"known here: {', '.join(known)}" if known else "none is known here"
-            raise InvalidParameter(f"{name}: unknown parameter; {expected}", field=name)
+            raise InvalidParameter(
+                f"{clip(name)!r}: unknown parameter; {expected}", field=clip(name)
+            )
         try:
             parsed[name] = known[name](text)
         except ValueError as error:
-            raise InvalidParameter(f"{name}: expected {error}, got {text!r}", field=name) from None
+            raise InvalidParameter(
+                f"{name}: expected {error}, got {clip(text)!r}", field=name
+            ) from None
     return parsed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from trikv.messages import (
     ReplicaAnswer,
     ReplicateAnswer,
@@ -48,6 +50,6 @@ def _version(text: str) -> Version:
 
 
 def _limit(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= SCAN_RECORDS:
+    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= SCAN_RECORDS:
         raise ValueError(f"a whole number from 1 to {SCAN_RECORDS}")
     return int(text)
