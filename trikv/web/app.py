@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import trio
 from hypercorn.typing import Framework, HTTPScope
-from quart import Quart, Response, request
+from quart import Quart, Response, has_request_context, request, websocket
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException
@@ -127,7 +127,10 @@ async def _refuse(error: TrikvError) -> Response:
 
 async def _refuse_http(error: HTTPException) -> Response:
     """What Quart itself refuses, in our words."""
-    method, path = request.method, request.path
+    # A WebSocket that nobody offers ends up here, too.
+    method, path = (
+        (request.method, request.path) if has_request_context() else ("GET", websocket.path)
+    )
     refusal: TrikvError
     match error.code:
         case 404:

@@ -17,6 +17,7 @@ from typing import cast
 
 import trio
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Event, Updated
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import (
@@ -64,6 +65,24 @@ async def listen(config: Config) -> tuple[list[trio.SocketListener], int]:
     return listeners, cast(int, listeners[0].socket.getsockname()[1])
 
 
+class _Connection(TCPServer):
+    """Hypercorn's protocol on one connection, which ends when its client has gone.
+
+    Hypercorn's own would keep the socket of a client that left until its keep-alive has run out.
+    """
+
+    _gone = False
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._gone = True
+        await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        if not (self._gone and isinstance(event, Updated)):
+            await super().protocol_send(event)
+
+
 async def serve(
     app: Framework,
     listeners: list[trio.SocketListener],
@@ -77,7 +96,7 @@ async def serve(
     streams: set[trio.SocketStream] = set()
 
     async def connection(stream: trio.SocketStream) -> None:
-        server = TCPServer(wrapped, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+        server = _Connection(wrapped, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
         streams.add(stream)
         try:
             await server.run()

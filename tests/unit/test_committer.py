@@ -1,0 +1,331 @@
+"""Group commit: one transaction for all that wait, and nobody is told before it is on disk.
+
+`Disk` is how blocking work is run here: inline, but only when the test lets it, so that a test decides
+what gathers while the disk is busy. `CountedStore` counts transactions, and fails where it is told to.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from trikv.committer import MAX_GROUP, MAX_WAITING, Change, Committer, run_in_thread, run_inline
+from trikv.errors import NotReady, StaleEpoch, StorageFailed
+from trikv.store import FILE_NAME, Store
+from trikv.version import Epoch, Record, Version
+
+T = TypeVar("T")
+
+
+class Disk:
+    """Runs work once it is `ready`; a disk that is not makes whoever waits for it gather."""
+
+    def __init__(self) -> None:
+        self.ready = trio.Event()
+        self.ready.set()
+        self.finished = 0
+
+    async def __call__(self, work: Callable[[], T]) -> T:
+        await self.ready.wait()
+        try:
+            return await run_inline(work)
+        finally:
+            self.finished += 1
+
+
+class CountedStore(Store):
+    """In memory; `failing` keys make their transaction fail, as a full disk would."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "fsync")
+        self.commits = 0
+        self.failing: set[str] = set()
+        self.failing_commits = 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with super().transaction():
+            yield
+            written = {key for (key,) in self._writer.execute("SELECT key FROM records")}
+            if bad := written & self.failing:
+                self.failing_commits += 1
+                raise sqlite3.OperationalError(f"disk I/O error at {min(bad)}")
+        self.commits += 1
+
+
+def put(key: str, timestamp_us: int = 1) -> Change[str]:
+    """A change that writes one record and returns its key."""
+
+    def change(store: Store) -> str:
+        store.merge([Record(key, "1", Version(Epoch(1, "a"), timestamp_us))])
+        return key
+
+    return change
+
+
+def refuse(store: Store) -> None:
+    raise StaleEpoch("no", promised="9.z")
+
+
+class Bench:
+    """A committer at work on a store, and what became of the changes given to it."""
+
+    def __init__(self, committer: Committer, store: CountedStore, disk: Disk) -> None:
+        self.committer, self.store, self.disk = committer, store, disk
+        self.outcomes: dict[str, object] = {}
+
+    async def commit(self, name: str, change: Change[object] | None = None) -> None:
+        try:
+            self.outcomes[name] = await self.committer.commit(change or put(name))
+        except (StaleEpoch, StorageFailed, NotReady) as error:
+            self.outcomes[name] = error
+
+    @asynccontextmanager
+    async def busy_disk(self) -> AsyncIterator[trio.Nursery]:
+        """What is started inside waits for the disk together; at the end it is done."""
+        self.disk.ready = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.commit, "first")  # takes the committer's attention
+            await wait_all_tasks_blocked()
+            yield nursery
+            await wait_all_tasks_blocked()
+            assert self.outcomes.keys().isdisjoint({"first"})
+            self.disk.ready.set()
+
+    def keys(self) -> list[str]:
+        return [record.key for record in self.store.page_by_key("", 10**6, 10**9)]
+
+
+@pytest.fixture
+async def bench(autojump_clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[Bench]:
+    disk = Disk()
+    with closing(CountedStore()) as store:
+        committer = Committer(store, disk)
+        nursery.start_soon(committer.run)
+        yield Bench(committer, store, disk)
+        committer.close()
+        await wait_all_tasks_blocked()
+
+
+async def test_a_change_returns_its_result_once_it_is_committed(bench: Bench) -> None:
+    assert await bench.committer.commit(put("a")) == "a"
+    assert bench.keys() == ["a"]
+    assert bench.store.commits == 1
+
+
+async def test_what_gathers_while_the_disk_is_busy_shares_one_transaction(bench: Bench) -> None:
+    names = [f"k{i:03}" for i in range(100)]
+    async with bench.busy_disk() as nursery:
+        for name in names:
+            nursery.start_soon(bench.commit, name)
+    assert bench.store.commits == 2
+    assert bench.outcomes == {name: name for name in ["first", *names]}
+    assert bench.keys() == ["first", *names]
+
+
+async def test_a_group_is_bounded(bench: Bench) -> None:
+    async with bench.busy_disk() as nursery:
+        for i in range(MAX_GROUP + 1):
+            nursery.start_soon(bench.commit, f"k{i}")
+    assert bench.store.commits == 3
+
+
+async def test_more_than_may_wait_wait_their_turn(bench: Bench) -> None:
+    async with bench.busy_disk() as nursery:
+        for i in range(MAX_WAITING + 100):
+            nursery.start_soon(bench.commit, f"k{i}")
+    assert len(bench.outcomes) == MAX_WAITING + 101
+    assert len(bench.keys()) == MAX_WAITING + 101
+
+
+async def test_changes_are_applied_in_the_order_of_their_calls(bench: Bench) -> None:
+    applied: list[int] = []
+
+    async def commit(index: int) -> None:
+        await bench.committer.commit(lambda store: applied.append(index))
+
+    async with bench.busy_disk() as nursery:
+        for index in range(50):
+            nursery.start_soon(commit, index)
+            await wait_all_tasks_blocked()
+    assert applied == list(range(50))
+
+
+async def test_a_change_sees_what_the_one_before_it_wrote(bench: Bench) -> None:
+    seen: list[Record | None] = []
+    async with bench.busy_disk() as nursery:
+        nursery.start_soon(bench.commit, "a")
+        await wait_all_tasks_blocked()
+        nursery.start_soon(bench.commit, "look", lambda store: seen.append(store.get("a")))
+    assert [record.key for record in seen if record] == ["a"]
+
+
+async def test_nobody_is_told_before_the_transaction_is_committed(bench: Bench) -> None:
+    async with bench.busy_disk() as nursery:
+        nursery.start_soon(bench.commit, "a")
+        await wait_all_tasks_blocked()
+        assert (bench.outcomes, bench.store.commits) == ({}, 0)
+
+
+async def test_a_change_that_refuses_fails_alone(bench: Bench) -> None:
+    async with bench.busy_disk() as nursery:
+        nursery.start_soon(bench.commit, "a")
+        nursery.start_soon(bench.commit, "refused", refuse)
+        nursery.start_soon(bench.commit, "b")
+    assert isinstance(bench.outcomes.pop("refused"), StaleEpoch)
+    assert bench.outcomes == {"first": "first", "a": "a", "b": "b"}
+    assert bench.keys() == ["a", "b", "first"]
+    assert bench.store.commits == 2
+
+
+async def test_in_a_group_that_fails_each_change_is_tried_alone(bench: Bench) -> None:
+    bench.store.failing = {"bad"}
+    async with bench.busy_disk() as nursery:
+        for name in ("a", "bad", "b"):
+            nursery.start_soon(bench.commit, name)
+        nursery.start_soon(bench.commit, "refused", refuse)
+    error = bench.outcomes.pop("bad")
+    assert isinstance(error, StorageFailed)
+    assert "disk I/O error at bad" in error.detail
+    assert isinstance(bench.outcomes.pop("refused"), StaleEpoch)
+    assert bench.outcomes == {"first": "first", "a": "a", "b": "b"}
+    assert bench.keys() == ["a", "b", "first"]
+    assert bench.store.failing_commits == 2  # in the group, then alone
+
+
+async def test_after_a_failure_the_committer_goes_on(bench: Bench) -> None:
+    bench.store.failing = {"bad"}
+    with pytest.raises(StorageFailed):
+        await bench.committer.commit(put("bad"))
+    assert await bench.committer.commit(put("good")) == "good"
+    bench.store.failing = set()
+    assert await bench.committer.commit(put("bad")) == "bad"
+
+
+async def test_a_cancelled_callers_change_still_lands(bench: Bench) -> None:
+    async with bench.busy_disk() as nursery:
+        with trio.CancelScope() as scope:
+            nursery.start_soon(bench.commit, "other")
+            async with trio.open_nursery() as callers:
+                callers.start_soon(bench.commit, "cancelled")
+                await wait_all_tasks_blocked()
+                scope.cancel()
+        assert scope.cancelled_caught
+    assert bench.outcomes == {"first": "first", "other": "other"}
+    assert bench.keys() == ["cancelled", "first", "other"]
+
+
+async def test_close_drains_what_waits_and_takes_no_more(bench: Bench) -> None:
+    async with bench.busy_disk() as nursery:
+        nursery.start_soon(bench.commit, "waiting")
+        await wait_all_tasks_blocked()
+        bench.committer.close()
+        await bench.commit("late")
+    assert isinstance(bench.outcomes.pop("late"), NotReady)
+    assert bench.outcomes == {"first": "first", "waiting": "waiting"}
+    assert bench.keys() == ["first", "waiting"]
+
+
+async def test_run_ends_after_close_once_all_is_committed(autojump_clock: MockClock) -> None:
+    with closing(CountedStore()) as store:
+        committer = Committer(store, Disk())
+        with trio.fail_after(1):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(committer.run)
+                assert await committer.commit(put("a")) == "a"
+                committer.close()
+        assert store.commits == 1
+
+
+async def test_a_bug_in_a_change_is_not_swallowed(autojump_clock: MockClock) -> None:
+    with closing(CountedStore()) as store:
+        committer = Committer(store, Disk())
+        with pytest.RaisesGroup(ZeroDivisionError):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(committer.run)
+                await committer.commit(lambda _: 1 / 0)
+        assert store.commits == 0
+
+
+# -- on a real disk, in a real thread -------------------------------------------------------------------
+
+
+def committed_keys(directory: Path) -> list[str]:
+    """What another process would see now."""
+    with closing(sqlite3.connect(directory / FILE_NAME)) as other:
+        return [key for (key,) in other.execute("SELECT key FROM records ORDER BY key")]
+
+
+async def test_commit_returns_only_after_the_commit_seen_from_another_connection(
+    tmp_path: Path,
+) -> None:
+    with closing(Store.open(tmp_path)) as store:
+        committer = Committer(store, run_in_thread)
+        during: list[list[str]] = []
+
+        async def one(index: int) -> None:
+            key = f"k{index:02}"
+
+            def change(store: Store) -> None:
+                put(key)(store)
+                during.append([k for k in committed_keys(tmp_path) if k == key])
+
+            await committer.commit(change)
+            assert key in committed_keys(tmp_path)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(committer.run)
+            async with trio.open_nursery() as callers:
+                for index in range(30):
+                    callers.start_soon(one, index)
+            committer.close()
+        assert during == [[]] * 30  # not there yet while the change itself ran
+    assert len(committed_keys(tmp_path)) == 30
+
+
+async def test_a_failing_trigger_fails_one_write_and_nobody_elses(tmp_path: Path) -> None:
+    with closing(Store.open(tmp_path)) as store:
+        store._writer.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON records WHEN NEW.key = 'bad'"
+            " BEGIN SELECT RAISE(ABORT, 'no space left'); END"
+        )
+        committer = Committer(store, run_in_thread)
+        failed: list[str] = []
+
+        async def one(key: str) -> None:
+            try:
+                await committer.commit(put(key))
+            except StorageFailed as error:
+                failed.append(f"{key}: {error}")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(committer.run)
+            async with trio.open_nursery() as callers:
+                for key in ("a", "b", "bad", "c"):
+                    callers.start_soon(one, key)
+            committer.close()
+        assert failed == ["bad: this node could not commit: no space left"]
+    assert committed_keys(tmp_path) == ["a", "b", "c"]
+
+
+async def test_a_locked_database_is_a_storage_failure(tmp_path: Path) -> None:
+    with closing(Store.open(tmp_path)) as store:
+        store._writer.execute("PRAGMA busy_timeout = 0")
+        committer = Committer(store, run_in_thread)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(committer.run)
+            with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                with pytest.raises(StorageFailed, match="database is locked"):
+                    await committer.commit(put("a"))
+                other.execute("ROLLBACK")
+            assert await committer.commit(put("a")) == "a"
+            committer.close()
+    assert committed_keys(tmp_path) == ["a"]

@@ -1,0 +1,186 @@
+"""What the code has, the documents name: settings, routes, error codes, bounds, log events, commands.
+
+Texts are compared word for word where a reader would take them so (defaults, values, commands); that a
+sentence is true is beyond a test.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import trikv
+from trikv.config import SETTINGS, Setting
+from trikv.errors import TrikvError
+from trikv.link import LinkState
+from trikv.web.routes import ROUTES, Route
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+API = ROOT / "docs" / "api.md"
+DESIGN = ROOT / "docs" / "design.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
+PAGES = [README, API, DESIGN, OPERATIONS, ROOT / "CHANGELOG.md"]
+
+RUN_COMMAND = (
+    "python3 -m venv .venv && .venv/bin/pip install '.[loadgen]' && .venv/bin/python -m loadgen"
+)
+TEST_COMMAND = "python3 -m venv .venv && .venv/bin/pip install tox && .venv/bin/tox"
+
+#: The base of other errors, and what one node says to itself of another.
+NEVER_ANSWERED = {"refused", "peer_failed"}
+
+#: Numbers that mark a file's format, and bound nothing.
+NOT_BOUNDS = {"store.APPLICATION_ID", "store.FORMAT"}
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def rows(page: Path) -> list[list[str]]:
+    """The cells of every table row of a page, without the backticks around them."""
+    lines = [line for line in text_of(page).splitlines() if line.startswith("|")]
+    return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def row_of(page: Path, name: str) -> list[str]:
+    """The one table row that is about `name`."""
+    found = [row for row in rows(page) if row[0] == name]
+    assert len(found) == 1, f"{page.name} has {len(found)} table rows about {name}, expected one"
+    return found[0]
+
+
+def prose_of(page: Path) -> str:
+    """A page without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The names that the headings of a page can be linked by, made as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def bounds() -> list[tuple[str, float]]:
+    """Every public number in capitals, by the module that defines it."""
+    found = []
+    for module in pkgutil.walk_packages(trikv.__path__, "trikv."):
+        if module.name == "trikv.__main__":
+            continue
+        names = vars(importlib.import_module(module.name))
+        source = text_of(ROOT / f"{module.name.replace('.', '/')}{'/__init__' * module.ispkg}.py")
+        for name in re.findall(r"^([A-Z][A-Z_]+) = ", source, re.MULTILINE):
+            known_as = f"{module.name.removeprefix('trikv.')}.{name}"
+            if isinstance(names[name], int | float) and known_as not in NOT_BOUNDS:
+                found.append((known_as, names[name]))
+    return found
+
+
+def errors(parent: type[TrikvError] = TrikvError) -> list[type[TrikvError]]:
+    """Every error that has a code of its own."""
+    found = []
+    for child in parent.__subclasses__():
+        found += [child] if "code" in vars(child) else []
+        found += errors(child)
+    return found
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_operations_tells_every_setting_with_its_default_and_check(setting: Setting) -> None:
+    _, default, unit, expected, meaning = row_of(OPERATIONS, setting.name)
+    assert default == (setting.default or "not set")
+    assert expected == setting.expected
+    assert meaning
+    assert unit or "milliseconds" not in expected
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_the_api_has_a_section_and_an_overview_row_for_every_route(route: Route) -> None:
+    section = f"{route.method} {route.path}"
+    assert f"\n### {section}\n" in text_of(API)
+    assert f"| [`{section}`](#" in text_of(API)
+
+
+def test_the_api_has_no_section_for_a_route_that_is_not_there() -> None:
+    sections = re.findall(r"^### ([A-Z]+ /.*)$", text_of(API), flags=re.MULTILINE)
+    assert sections == [f"{route.method} {route.path}" for route in ROUTES]
+
+
+@pytest.mark.parametrize("error", errors(), ids=lambda error: error.code)
+def test_the_api_tells_every_error_code(error: type[TrikvError]) -> None:
+    if error.code in NEVER_ANSWERED:
+        assert f"`{error.code}`" in prose_of(API)
+        return
+    _, status, meaning, may_have_written = row_of(API, error.code)
+    assert status == str(error.status)
+    assert meaning
+    assert may_have_written.startswith("**yes**" if error.may_have_written else "no")
+
+
+@pytest.mark.parametrize(("name", "value"), bounds())
+def test_the_design_tells_every_bound_with_its_value_and_reason(name: str, value: float) -> None:
+    _, told, reason = row_of(DESIGN, name)
+    assert told == str(value)
+    assert reason
+
+
+def test_the_design_tells_no_bound_that_is_not_there() -> None:
+    told = {row[0] for row in rows(DESIGN) if re.fullmatch(r"[a-z.]+\.[A-Z_]+", row[0])}
+    assert told == {name for name, _ in bounds()}
+
+
+@pytest.mark.parametrize("page", [DESIGN, OPERATIONS], ids=lambda page: page.name)
+def test_every_link_state_is_told(page: Path) -> None:
+    for state in LinkState:
+        assert row_of(page, state)
+
+
+def test_operations_tells_every_event_that_is_logged() -> None:
+    source = "".join(text_of(path) for path in (ROOT / "trikv").rglob("*.py"))
+    events = set(re.findall(r"logs\.(?:info|warning|logger\.error)\(\s*\"([a-z.]+)\"", source))
+    events |= set(re.findall(r"logs\.event\(\s*[\w.]+,\s*\"([a-z.]+)\"", source))
+    assert "node.started" in events
+    told = prose_of(OPERATIONS)
+    assert {event for event in events if f"`{event}`" not in told} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_images_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", prose_of(page))
+    for target in targets:
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        aim = (page.parent / path).resolve() if path else page
+        assert aim.is_relative_to(ROOT), target
+        assert aim.exists(), target
+        if anchor:
+            assert anchor in anchors_of(aim), target
+
+
+def test_the_readme_shows_the_plot() -> None:
+    assert "](docs/images/quorum_vs_latency.png)" in text_of(README)
+
+
+def test_the_readme_has_the_two_commands_in_sh_and_powershell() -> None:
+    blocks = re.findall(r"^```(sh|powershell)\n(.*?)^```$", text_of(README), re.DOTALL | re.M)
+    for command in (RUN_COMMAND, TEST_COMMAND):
+        assert ("sh", f"{command}\n") in blocks
+        assert ("powershell", f"{in_powershell(command)}\n") in blocks
+
+
+def in_powershell(command: str) -> str:
+    """A chain of commands as PowerShell takes it, from its first versions on."""
+    steps = command.replace("python3 -m venv", "py -m venv").split(" && ")
+    return "; ".join(step.replace(".venv/bin/", ".venv\\Scripts\\") for step in steps)
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    # A line for each step: in a chain of && only the last one's failure ends a script.
+    steps = [step for step in text_of(ROOT / ".ci" / "run").splitlines() if ".venv" in step]
+    assert steps[:3] == TEST_COMMAND.split(" && ")

@@ -1,0 +1,569 @@
+"""The map on SQLite: what is merged converges, what is committed stays, what is read is paged whole."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tests.unit.strategies import close_epochs, close_records, close_versions, keys, records
+from trikv.errors import SettingError
+from trikv.store import APPLICATION_ID, EMPTY_DIGEST, FILE_NAME, FORMAT, Store, digest_of
+from trikv.version import NO_EPOCH, PLAIN_EPOCH, Epoch, Record, Version, wins
+
+EPOCH = Epoch(1, "a")
+
+
+def record(key: str, timestamp_us: int, value: str = "1") -> Record:
+    return Record(key, value, Version(EPOCH, timestamp_us))
+
+
+def merge(store: Store, some: Iterable[Record]) -> None:
+    with store.transaction():
+        store.merge(some)
+
+
+class HalfWay(Exception):
+    """What goes wrong in the middle of a transaction."""
+
+
+def change_half_way(store: Store, some: Iterable[Record], epoch: Epoch) -> None:
+    """Change everything there is to change, then fail."""
+    with store.transaction():
+        store.merge(some)
+        store.promise(epoch)
+        store.set_fact("name", "value")
+        raise HalfWay
+
+
+def held(store: Store) -> list[Record]:
+    return store.page_by_key("", 10**6, 10**9)
+
+
+def modelled(some: Iterable[Record]) -> list[Record]:
+    """What any replica must hold that has merged these records: the rule in words, on a dict."""
+    model: dict[str, Record] = {}
+    for one in some:
+        if wins(one, model.get(one.key)):
+            model[one.key] = one
+    return sorted(model.values())
+
+
+@pytest.fixture
+def memory() -> Iterator[Store]:
+    with closing(Store.open(None)) as store:
+        yield store
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Iterator[Store]:
+    with closing(Store.open(tmp_path)) as store:
+        yield store
+
+
+# -- convergence ----------------------------------------------------------------------------------------
+
+
+class Replica(Protocol):
+    """What the property below is about: something that merges records."""
+
+    def merge(self, some: Sequence[Record], /) -> None: ...
+    def held(self) -> list[Record]: ...
+    def close(self) -> None: ...
+
+
+class StoreReplica:
+    """The real store."""
+
+    def __init__(self) -> None:
+        self._store = Store.open(None)
+
+    def merge(self, some: Sequence[Record], /) -> None:
+        merge(self._store, some)
+
+    def held(self) -> list[Record]:
+        return held(self._store)
+
+    def close(self) -> None:
+        self._store.close()
+
+
+class DictReplica:
+    """A dict, with a rule for when a record replaces another: the way to get it wrong."""
+
+    def __init__(self, replaces: Callable[[Record, Record], bool]) -> None:
+        self._replaces = replaces
+        self._held: dict[str, Record] = {}
+
+    def merge(self, some: Sequence[Record], /) -> None:
+        for new in some:
+            if new.key not in self._held or self._replaces(new, self._held[new.key]):
+                self._held[new.key] = new
+
+    def held(self) -> list[Record]:
+        return sorted(self._held.values())
+
+    def close(self) -> None:
+        pass
+
+
+#: To look for a failure known to be there: the same way each time, and not for its smallest form.
+DETERMINED = settings(derandomize=True, database=None, phases=[Phase.generate])
+
+
+def check_convergence(make_replica: Callable[[], Replica], tuning: settings = DETERMINED) -> None:
+    """The property: replicas that have got the same records hold the same map, the one of the rule.
+
+    Each gets them in an order of its own, some of them again, cut into batches of its own.
+    """
+
+    @tuning
+    @given(data=st.data(), some=st.lists(close_records, max_size=12), replicas=st.integers(1, 4))
+    def converge(data: st.DataObject, some: list[Record], replicas: int) -> None:
+        for _ in range(replicas):
+            again = data.draw(st.lists(st.sampled_from(some), max_size=4)) if some else []
+            order = data.draw(st.permutations(some + again))
+            cuts = data.draw(st.lists(st.integers(0, len(order)), max_size=3).map(sorted))
+            with closing(make_replica()) as replica:
+                for start, end in zip([0, *cuts], [*cuts, len(order)], strict=True):
+                    replica.merge(order[start:end])
+                assert replica.held() == modelled(some)
+
+    converge()
+
+
+def test_replicas_converge_whatever_the_order_the_batches_and_the_repetitions() -> None:
+    check_convergence(StoreReplica, settings(max_examples=200))
+
+
+WRONG_RULES: dict[str, Callable[[Record, Record], bool]] = {
+    "the lab's: a timestamp at least as great": (
+        lambda new, old: new.version.timestamp_us >= old.version.timestamp_us
+    ),
+    "a greater timestamp": lambda new, old: new.version.timestamp_us > old.version.timestamp_us,
+    "a version at least as great": lambda new, old: new.version >= old.version,
+    "a greater version": lambda new, old: new.version > old.version,
+    "the last to come": lambda new, old: True,
+    "the first to come": lambda new, old: False,
+    "versions as text": (
+        lambda new, old: (str(new.version), new.value) > (str(old.version), old.value)
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", WRONG_RULES.values(), ids=WRONG_RULES)
+def test_the_property_finds_every_wrong_rule(rule: Callable[[Record, Record], bool]) -> None:
+    with pytest.raises(AssertionError):
+        check_convergence(lambda: DictReplica(rule))
+
+
+def test_the_property_passes_the_right_rule() -> None:
+    check_convergence(lambda: DictReplica(wins))
+
+
+def test_two_writes_of_one_instant_diverge_under_the_labs_rule_and_not_under_ours() -> None:
+    one, other = record("k", 5, '"one"'), record("k", 5, '"other"')
+    lab = WRONG_RULES["the lab's: a timestamp at least as great"]
+    for make, equal in ((lambda: DictReplica(lab), False), (StoreReplica, True)):
+        with closing(make()) as first, closing(make()) as second:
+            first.merge([one, other])
+            second.merge([other, one])
+            assert (first.held() == second.held()) is equal
+
+
+@given(st.lists(records, max_size=8), st.randoms())
+def test_any_records_at_all_converge(some: list[Record], order: random.Random) -> None:
+    with closing(Store.open(None)) as store:
+        shuffled = some * 2
+        order.shuffle(shuffled)
+        merge(store, shuffled)
+        assert held(store) == modelled(some)
+
+
+# -- the store and a dict agree -------------------------------------------------------------------------
+
+
+class StoreAgreesWithDict(RuleBasedStateMachine):
+    """The same operations on a store in a directory and on a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = TemporaryDirectory()
+        self.store = Store.open(Path(self.directory.name), "os")
+        self.model: dict[str, Record] = {}
+        self.promised = NO_EPOCH
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.directory.cleanup()
+
+    def _apply(self, some: Iterable[Record]) -> None:
+        for one in some:
+            if wins(one, self.model.get(one.key)):
+                self.model[one.key] = one
+
+    @rule(some=st.lists(close_records | records, max_size=5))
+    def merge(self, some: list[Record]) -> None:
+        merge(self.store, some)
+        self._apply(some)
+
+    @rule(some=st.lists(close_records, max_size=5), epoch=close_epochs)
+    def take_a_batch(self, some: list[Record], epoch: Epoch) -> None:
+        with self.store.transaction():
+            self.store.promise(epoch)
+            self.store.merge(some)
+        self.promised = epoch
+        self._apply(some)
+
+    @rule(some=st.lists(close_records, min_size=1, max_size=5), epoch=close_epochs)
+    def fail_half_way(self, some: list[Record], epoch: Epoch) -> None:
+        with pytest.raises(HalfWay):
+            change_half_way(self.store, some, epoch)
+
+    @rule()
+    def open_again(self) -> None:
+        self.store.close()
+        self.store = Store.open(Path(self.directory.name), "os")
+
+    @rule(key=st.sampled_from("abc") | keys)
+    def get(self, key: str) -> None:
+        assert self.store.get(key) == self.model.get(key)
+
+    @rule(after=st.sampled_from(["", "a"]) | keys, limit=st.integers(1, 4), size=st.integers(1, 20))
+    def page_by_key(self, after: str, limit: int, size: int) -> None:
+        following = [r for r in sorted(self.model.values()) if r.key > after]
+        page = self.store.page_by_key(after, limit, size)
+        assert page == following[: len(page)]
+        assert bool(page) == bool(following)
+        assert len(page) <= limit
+
+    @rule(after=st.none() | close_versions, limit=st.integers(1, 4), size=st.integers(1, 20))
+    def page_by_version(self, after: Version | None, limit: int, size: int) -> None:
+        in_order = sorted(self.model.values(), key=lambda r: (r.version, r.key))
+        following = [r for r in in_order if after is None or r.version > after]
+        page = self.store.page_by_version(after, limit, size)
+        assert page == following[: len(page)]
+        assert bool(page) == bool(following)
+        assert not page or all(r.version > page[-1].version for r in following[len(page) :])
+
+    @invariant()
+    def same(self) -> None:
+        assert held(self.store) == sorted(self.model.values())
+        assert self.store.promised() == self.promised
+        assert digest_of([held(self.store)]) == digest_of([list(self.model.values())])
+        led = [r.version for r in self.model.values() if r.version.epoch.number > 0]
+        assert self.store.greatest_timestamp_us() == (max(led).timestamp_us if led else 0)
+
+
+TestStoreAgreesWithDict = StoreAgreesWithDict.TestCase
+TestStoreAgreesWithDict.settings = settings(deadline=None, max_examples=40, stateful_step_count=15)
+
+
+# -- transactions ---------------------------------------------------------------------------------------
+
+
+def test_nothing_of_a_failed_transaction_stays(memory: Store) -> None:
+    merge(memory, [record("a", 1)])
+    with pytest.raises(HalfWay):
+        change_half_way(memory, [record("a", 2), record("b", 2)], Epoch(9, "z"))
+    assert held(memory) == [record("a", 1)]
+    assert memory.promised() == NO_EPOCH
+
+
+def test_a_transaction_can_follow_a_failed_one(memory: Store) -> None:
+    with pytest.raises(HalfWay):
+        change_half_way(memory, [record("a", 2)], EPOCH)
+    merge(memory, [record("a", 1)])
+    assert held(memory) == [record("a", 1)]
+
+
+def test_readers_see_committed_data_only(on_disk: Store) -> None:
+    merge(on_disk, [record("a", 1)])
+    with on_disk.transaction():
+        on_disk.merge([record("a", 2), record("b", 2)])
+        on_disk.set_fact("name", "value")
+        assert on_disk.get("a") == record("a", 1)
+        assert on_disk.get("b") is None
+        assert held(on_disk) == [record("a", 1)]
+        assert on_disk.page_by_version(None, 9, 999) == [record("a", 1)]
+        assert on_disk.fact("name") is None
+    assert held(on_disk) == [record("a", 2), record("b", 2)]
+    assert on_disk.fact("name") == "value"
+
+
+def test_what_is_committed_is_there_after_opening_again(tmp_path: Path) -> None:
+    with closing(Store.open(tmp_path)) as store:
+        merge(store, [record("a", 1, '"é😀"'), record("gone", 2, "")])
+        with store.transaction():
+            store.promise(Epoch(7, "x"))
+            store.set_fact("instance", "i")
+    with closing(Store.open(tmp_path)) as store:
+        assert held(store) == [record("a", 1, '"é😀"'), record("gone", 2, "")]
+        assert store.promised() == Epoch(7, "x")
+        assert store.fact("instance") == "i"
+
+
+def test_what_is_committed_is_in_the_files_before_the_store_is_closed(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    with closing(Store.open(tmp_path / "original")) as store:
+        merge(store, [record("a", 1)])
+        # As after a kill: the files as they are now, without a close.
+        for file in (tmp_path / "original").iterdir():
+            (copy / file.name).write_bytes(file.read_bytes())
+    with closing(Store.open(copy)) as store:
+        assert held(store) == [record("a", 1)]
+
+
+@pytest.mark.parametrize(("durability", "synchronous"), [("fsync", 2), ("os", 1)])
+def test_fsync_means_full_synchronous_mode(
+    tmp_path: Path, durability: Any, synchronous: int
+) -> None:
+    with closing(Store.open(tmp_path, durability)) as store:
+        assert store._writer.execute("PRAGMA synchronous").fetchone() == (synchronous,)
+        assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_pages_may_be_read_in_another_thread_while_changes_are_made(on_disk: Store) -> None:
+    merge(on_disk, [record(f"k{i}", i) for i in range(100)])
+    seen: list[int] = []
+
+    def read() -> None:
+        seen.extend(len(on_disk.page_by_version(None, 1000, 10**6)) for _ in range(20))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for i in range(20):
+        merge(on_disk, [record(f"k{i}", 1000 + i)])
+    reader.join()
+    assert seen == [100] * 20
+
+
+# -- paging ---------------------------------------------------------------------------------------------
+
+paged = st.lists(st.builds(Record, keys, st.text("x", max_size=30), close_versions), max_size=30)
+
+
+@given(some=paged, limit=st.integers(1, 10), max_bytes=st.integers(1, 200))
+def test_pages_by_version_are_complete_in_order_and_never_split_a_write(
+    some: list[Record], limit: int, max_bytes: int
+) -> None:
+    with closing(Store.open(None)) as store:
+        merge(store, some)
+        after, pages = None, []
+        while page := store.page_by_version(after, limit, max_bytes):
+            pages.append(page)
+            after = page[-1].version
+        read = [one for page in pages for one in page]
+        assert read == sorted(held(store), key=lambda r: (r.version, r.key))
+        writes = [{one.version for one in page} for page in pages]
+        assert sum(map(len, writes)) == len(set().union(*writes))
+
+
+@given(some=paged, limit=st.integers(1, 10), max_bytes=st.integers(1, 200))
+def test_pages_by_key_are_complete_and_bounded(
+    some: list[Record], limit: int, max_bytes: int
+) -> None:
+    with closing(Store.open(None)) as store:
+        merge(store, some)
+        after, read = "", []
+        while page := store.page_by_key(after, limit, max_bytes):
+            assert len(page) <= limit
+            assert sum(len(r.key) + len(r.value) for r in page[:-1]) < max_bytes
+            read += page
+            after = page[-1].key
+        assert read == modelled(some)
+
+
+def test_a_write_larger_than_a_page_is_one_page(memory: Store) -> None:
+    write = [record(f"k{i:03}", 5, '"xxxxxxxxxx"') for i in range(100)]
+    merge(memory, [record("before", 4), *write, record("zafter", 6)])
+    pages = [memory.page_by_version(None, 1, 10)]
+    while page := memory.page_by_version(pages[-1][-1].version, 1, 10):
+        pages.append(page)
+    assert pages == [[record("before", 4)], write, [record("zafter", 6)]]
+
+
+def test_a_page_goes_on_after_a_version_that_is_no_longer_there(memory: Store) -> None:
+    merge(memory, [record("a", 1), record("b", 2), record("c", 3)])
+    (first,) = memory.page_by_version(None, 1, 1)
+    merge(memory, [record("a", 4)])
+    rest = memory.page_by_version(first.version, 10, 999)
+    assert rest == [record("b", 2), record("c", 3), record("a", 4)]
+
+
+def test_epochs_are_paged_in_their_order(memory: Store) -> None:
+    versions = [
+        Version(PLAIN_EPOCH, 99),
+        Version(Epoch(1, "a"), 50),
+        Version(Epoch(1, "b"), 2),
+        Version(Epoch(9, "a"), 1),
+        Version(Epoch(10, "a"), 0),
+    ]
+    some = [Record(f"k{i}", "1", version) for i, version in enumerate(versions)]
+    merge(memory, reversed(some))
+    assert memory.page_by_version(None, 9, 999) == some
+    for index, version in enumerate(versions):
+        assert memory.page_by_version(version, 9, 999) == some[index + 1 :]
+
+
+def test_no_read_leaves_a_transaction_open_that_holds_back_checkpoints(
+    on_disk: Store, tmp_path: Path
+) -> None:
+    merge(on_disk, [record(f"k{i:03}", i) for i in range(300)])
+    # Partial reads of every kind: bounded by rows, by bytes, by a key.
+    assert len(on_disk.page_by_key("", 2, 999)) == 2
+    assert len(on_disk.page_by_key("", 100, 1)) == 1
+    assert len(on_disk.page_by_version(None, 2, 999)) == 2
+    assert len(on_disk.page_by_version(None, 100, 1)) == 1
+    assert on_disk.get("k007") is not None
+    assert on_disk.greatest_timestamp_us() == 299
+    merge(on_disk, [record("k007", 400)])
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
+        other.execute("PRAGMA busy_timeout = 0")
+        (busy, _, _) = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert busy == 0
+    assert (tmp_path / f"{FILE_NAME}-wal").stat().st_size == 0
+
+
+# -- digests --------------------------------------------------------------------------------------------
+
+
+@given(st.lists(records, unique_by=lambda r: r.key), st.randoms())
+def test_a_digest_does_not_depend_on_order_or_pages(
+    some: list[Record], order: random.Random
+) -> None:
+    shuffled = some[:]
+    order.shuffle(shuffled)
+    cut = order.randint(0, len(some))
+    assert digest_of([shuffled[:cut], [], shuffled[cut:]]) == digest_of([some])
+
+
+@given(close_records, close_records)
+def test_digests_of_different_records_differ(one: Record, other: Record) -> None:
+    if one.deleted and other.deleted:
+        assert digest_of([[one]]) == digest_of([[other]]) == EMPTY_DIGEST
+    else:
+        assert (digest_of([[one]]) == digest_of([[other]])) is (one == other)
+
+
+def test_a_digest_tells_a_swap_of_two_values() -> None:
+    straight = [record("a", 1, "1"), record("b", 1, "2")]
+    swapped = [record("a", 1, "2"), record("b", 1, "1")]
+    assert digest_of([straight]) != digest_of([swapped])
+
+
+def test_a_digest_counts_live_records_only() -> None:
+    digest = digest_of([[record("a", 1), record("b", 2, ""), record("c", 3)]])
+    assert digest.records == 2
+    assert digest == digest_of([[record("a", 1), record("c", 3)]])
+    assert len(digest.text) == 32
+
+
+# -- opening --------------------------------------------------------------------------------------------
+
+
+def test_the_directory_is_made_if_it_is_missing(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b"
+    Store.open(deep).close()
+    assert (deep / FILE_NAME).exists()
+
+
+def _in_a_file(directory: Path) -> Path:
+    (directory / "file").write_text("not a directory")
+    return directory / "file"
+
+
+def _below_a_file(directory: Path) -> Path:
+    return _in_a_file(directory) / "below"
+
+
+def _directory_in_the_way(directory: Path) -> Path:
+    (directory / FILE_NAME).mkdir()
+    return directory
+
+
+def _garbage(directory: Path) -> Path:
+    (directory / FILE_NAME).write_bytes(b"this is not a database" * 1000)
+    return directory
+
+
+def _garbage_with_a_good_head(directory: Path) -> Path:
+    Store.open(directory).close()
+    file = directory / FILE_NAME
+    file.write_bytes(file.read_bytes()[:100] + b"\xff" * 8000)
+    return directory
+
+
+def _cut_off(directory: Path) -> Path:
+    Store.open(directory).close()
+    file = directory / FILE_NAME
+    file.write_bytes(file.read_bytes()[:4096])
+    return directory
+
+
+def _another_programs(directory: Path) -> Path:
+    with closing(sqlite3.connect(directory / FILE_NAME)) as other:
+        other.execute("CREATE TABLE records (id INTEGER)")
+    return directory
+
+
+def _a_later_format(directory: Path) -> Path:
+    Store.open(directory).close()
+    with closing(sqlite3.connect(directory / FILE_NAME)) as other:
+        other.execute(f"PRAGMA user_version = {FORMAT + 1}")
+    return directory
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _in_a_file,
+        _below_a_file,
+        _directory_in_the_way,
+        _garbage,
+        _garbage_with_a_good_head,
+        _cut_off,
+        _another_programs,
+        _a_later_format,
+    ],
+)
+def test_a_directory_that_cannot_be_used_is_a_setting_error_that_says_why(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    directory = make(tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(SettingError) as refusal:
+        Store.open(directory).close()
+    said = str(refusal.value)
+    assert said.startswith(f"DATA_DIR={str(directory)!r}: expected ")
+    assert len(said.splitlines()) == 1
+    for file, content in before.items():
+        assert file.read_bytes() == content
+
+
+def test_a_file_of_ours_says_so() -> None:
+    with TemporaryDirectory() as directory:
+        Store.open(Path(directory)).close()
+        with closing(sqlite3.connect(Path(directory) / FILE_NAME)) as other:
+            assert other.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+            assert other.execute("PRAGMA user_version").fetchone() == (FORMAT,)
+            assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_the_newest_timestamp_is_that_of_the_greatest_version_of_a_leader(memory: Store) -> None:
+    assert memory.greatest_timestamp_us() == 0
+    merge(memory, [Record("p", "1", Version(PLAIN_EPOCH, 10**15))])
+    assert memory.greatest_timestamp_us() == 0
+    merge(memory, [record("a", 7), Record("b", "", Version(Epoch(2, "a"), 5))])
+    assert memory.greatest_timestamp_us() == 5
