@@ -18,6 +18,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from loadgen import summary
 from loadgen.results import LAB_MEANS_MS, Latency, QuorumResult, Run
@@ -130,6 +131,7 @@ def _draw_means(axes: Axes, run: Run, measured: Measured) -> None:
             color=BLUE,
             fontsize=10.5,
             fontweight="bold",
+            path_effects=[withStroke(linewidth=3, foreground="white")],
             zorder=6,
         )
     _legend(axes)

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import random
 import secrets
+import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -28,7 +29,7 @@ import trio
 
 from trikv.committer import Committer, RunBlocking
 from trikv.config import Config
-from trikv.errors import NotFollower, NotLeader
+from trikv.errors import NotFollower, NotLeader, SettingError, StorageFailed
 from trikv.follower import Follower
 from trikv.lag import SimulatedLag
 from trikv.leader import Leader
@@ -149,15 +150,18 @@ async def open_node(
             services.start_soon(committer.run)
             async with trio.open_nursery() as wires:
                 async with trio.open_nursery() as background:
-                    instance = await committer.commit(partial(_identify, node_id=config.node_id))
-                    node = Node(config, url, instance, store, transport, run_blocking)
-                    if config.role == "leader":
-                        rng = jitter or random.Random()
-                        node.leader = await _lead(node, committer, background, now_us, rng)
-                        for link in node.leader.links:
-                            wires.start_soon(link.run)
-                    else:
-                        node.follower = Follower(committer, await committer.commit(Store.promised))
+                    with _database_at_fault(store):
+                        identify = partial(_identify, node_id=config.node_id)
+                        instance = await committer.commit(identify)
+                        node = Node(config, url, instance, store, transport, run_blocking)
+                        if config.role == "leader":
+                            rng = jitter or random.Random()
+                            node.leader = await _lead(node, committer, background, now_us, rng)
+                        else:
+                            promised = await committer.commit(Store.promised)
+                            node.follower = Follower(committer, promised)
+                    for link in node.leader.links if node.leader is not None else ():
+                        wires.start_soon(link.run)
                     yield node
                     if node.leader is not None:
                         node.leader.stop()
@@ -166,6 +170,18 @@ async def open_node(
             committer.close()
     finally:
         store.close()
+
+
+@contextmanager
+def _database_at_fault(store: Store) -> Iterator[None]:
+    """What a start cannot read or write is a setting to mend: raises SettingError."""
+    try:
+        yield
+    except (StorageFailed, sqlite3.Error) as error:
+        where = ":memory:" if store.path is None else str(store.path.parent)
+        raise SettingError(
+            f"DATA_DIR={where!r}: expected a database that can be read and written: {error}"
+        ) from None
 
 
 def _identify(store: Store, *, node_id: str) -> str:

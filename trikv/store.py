@@ -5,6 +5,7 @@ Rules
 - A change happens in a transaction, opened by the committer alone. With durability `fsync` a commit
   returns only once the write-ahead log is on disk (`synchronous=FULL`); with `os` the operating system
   writes it when it likes.
+- One node at a time has a directory open.
 - A read sees committed data only, and holds no transaction open after it returns, so that a long scan
   (which is many short pages) never holds back SQLite's checkpoints.
 
@@ -31,6 +32,7 @@ from trikv.version import NO_EPOCH, Epoch, Record, Version
 Durability = Literal["fsync", "os"]
 
 FILE_NAME = "trikv.sqlite3"
+LOCK_NAME = "lock"  # a database too, and empty: SQLite's locks work alike on every system
 APPLICATION_ID = 0x74726B76  # "trkv": tells our files from other programs'
 FORMAT = 1
 
@@ -95,6 +97,7 @@ class Store:
 
     def __init__(self, path: Path | None, durability: Durability) -> None:
         self.path = path
+        self._lock = None if path is None else _lock(path.with_name(LOCK_NAME))
         self._writer = self._connect(durability)
         self._reader = self._writer if path is None else self._connect(durability)
         self._pager = self._writer if path is None else self._connect(durability)
@@ -157,6 +160,8 @@ class Store:
     def close(self) -> None:
         for connection in {self._pager, self._reader, self._writer}:
             connection.close()
+        if self._lock is not None:
+            self._lock.close()
 
     # -- changes: only inside a transaction ---------------------------------------------------------
 
@@ -239,6 +244,19 @@ class Store:
             rows = self._pager.execute(rest, (*_version_row(last.version), last.key)).fetchall()
             page.extend(map(_record, rows))
         return page
+
+
+def _lock(path: Path) -> sqlite3.Connection:
+    """Held while a node lives: two in one directory would undo each other's promises."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise sqlite3.OperationalError("another node is using it") from None
+        raise
+    return connection
 
 
 def _version_row(version: Version) -> tuple[int, str, int]:

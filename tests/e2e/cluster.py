@@ -104,7 +104,11 @@ class NodeProcess:
 
     def wait_started(self) -> None:
         """Until the node says that it has started, and where."""
-        until(lambda: self._said_started() or self.process.poll() is not None, f"{self.name} starts", START_S)
+        until(
+            lambda: self._said_started() or self.process.poll() is not None,
+            f"{self.name} starts",
+            START_S,
+        )
         started = self._said_started()
         assert started is not None, f"{self.name} ended: {self.log()}"
         self.url = started[1]

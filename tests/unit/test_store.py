@@ -552,6 +552,15 @@ def test_a_directory_that_cannot_be_used_is_a_setting_error_that_says_why(
         assert file.read_bytes() == content
 
 
+def test_two_nodes_do_not_share_a_directory(tmp_path: Path) -> None:
+    with closing(Store.open(tmp_path)) as store:
+        with pytest.raises(SettingError, match=r"^DATA_DIR=.*another node is using it"):
+            Store.open(tmp_path)
+        merge(store, [record("a", 1)])
+    with closing(Store.open(tmp_path)) as store:
+        assert held(store) == [record("a", 1)]
+
+
 def test_a_file_of_ours_says_so() -> None:
     with TemporaryDirectory() as directory:
         Store.open(Path(directory)).close()
