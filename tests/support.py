@@ -75,7 +75,13 @@ class MemoryNetwork:
     after: Weather | None = None
 
     async def request(
-        self, method: str, url: str, body: bytes | None = None, *, timeout_s: float
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        *,
+        timeout_s: float,
+        last_on_connection: bool = False,
     ) -> Reply:
         parts = urlsplit(url)
         base, target = (

@@ -10,6 +10,9 @@ Rules
 - One request is in flight at a time. What queues up meanwhile travels in the next one, and the follower
   merges it in one transaction.
 - A record counts as acknowledged only when the follower has answered 200 to the request that held it.
+- A link has one follower, a follower one link: an answer from a node that answered elsewhere, or from
+  another than before, is no acknowledgement. (Addresses are handed on: of two containers that start
+  again each may get the other's, and a node that is counted twice makes a quorum of too few.)
 - At the first failed request the link is down, and every record on it has failed. None is lost: the
   map is the log, and a link that comes up again sends all of it. A record that finds the link down
   therefore need not be kept.
@@ -111,7 +114,9 @@ class Link:
         page_lag_s: Callable[[], float],
         request_timeout_s: float,
         jitter: random.Random,
+        known: dict[str, str],
     ) -> None:
+        """`known` is shared by a leader's links: which follower, by node id, answered at which URL."""
         self.url = url
         self.node_id: str | None = None
         self.state = LinkState.CONNECTING
@@ -124,6 +129,7 @@ class Link:
         self._page_lag_s = page_lag_s
         self._timeout_s = request_timeout_s
         self._jitter = jitter
+        self._known = known
         self._backoff_s = FIRST_BACKOFF_S
         self._outbox: deque[_Parcel] = deque()
         self._in_flight: list[_Parcel] = []
@@ -193,7 +199,7 @@ class Link:
 
     async def _session(self) -> None:
         """From a first heartbeat to the first failure, which it raises as PeerFailed."""
-        await self._post([])
+        await self._post([], reconnect=True)
         self._backoff_s = FIRST_BACKOFF_S
         self._set_state(LinkState.SYNCING)
         async with trio.open_nursery() as nursery:
@@ -238,11 +244,13 @@ class Link:
             size += parcel.size
         return taken
 
-    async def _post(self, records: Sequence[Encoded]) -> None:
+    async def _post(self, records: Sequence[Encoded], *, reconnect: bool = False) -> None:
         """One request to the follower. Raises PeerFailed unless it acknowledges."""
         body = encode_batch(self._leader, self._epoch, [record.text for record in records])
         url = f"{self.url}/replicate"
-        reply = await self._transport.request("POST", url, body, timeout_s=self._timeout_s)
+        reply = await self._transport.request(
+            "POST", url, body, timeout_s=self._timeout_s, last_on_connection=reconnect
+        )
         if reply.status != 200:
             raise PeerFailed(f"{url}: answered {reply.status}: {_excerpt(reply.body)}")
         try:
@@ -251,7 +259,16 @@ class Link:
             raise PeerFailed(f"{url}: not a follower's answer: {error}") from None
         if answer.status != "ok" or answer.epoch != str(self._epoch):
             raise PeerFailed(f"{url}: not an acknowledgement: {_excerpt(reply.body)}")
-        self.node_id = answer.node_id
+        self._recognise(answer.node_id)
+
+    def _recognise(self, node_id: str) -> None:
+        """Raises PeerFailed if it is not this link's follower that answered."""
+        if self.node_id not in (None, node_id):
+            raise PeerFailed(f"{self.url}: {node_id} answers here, where {self.node_id} did")
+        holder = self._known.setdefault(node_id, self.url)
+        if holder != self.url:
+            raise PeerFailed(f"{self.url}: {node_id} answers here and at {holder}")
+        self.node_id = node_id
 
     def _go_down(self, reason: str) -> None:
         if self.state is not LinkState.DOWN:

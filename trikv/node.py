@@ -212,6 +212,7 @@ async def _lead(
     config = node.config
     epoch = await committer.commit(partial(_begin_epoch, instance=node.instance))
     lag = SimulatedLag(config.lag, config.follower_urls, config.lag_seed)
+    known: dict[str, str] = {}
     links = [
         Link(
             url,
@@ -222,6 +223,7 @@ async def _lead(
             page_lag_s=partial(lag.draw_s, url),
             request_timeout_s=config.request_timeout_s,
             jitter=jitter,
+            known=known,
         )
         for url in config.follower_urls
     ]

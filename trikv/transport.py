@@ -30,11 +30,19 @@ class Reply(NamedTuple):
 
 class Transport(Protocol):
     async def request(
-        self, method: str, url: str, body: bytes | None = None, *, timeout_s: float
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        *,
+        timeout_s: float,
+        last_on_connection: bool = False,
     ) -> Reply:
         """Send one request; any complete reply is returned, whatever its status.
 
-        Raises PeerFailed if there is none within `timeout_s`.
+        After the last one on a connection the next looks its host up anew: a kept connection may lead
+        to a node that has long been given another name. Raises PeerFailed if there is no reply within
+        `timeout_s`.
         """
         ...
 
@@ -63,11 +71,20 @@ class HttpxTransport:
             await self._client.aclose()
 
     async def request(
-        self, method: str, url: str, body: bytes | None = None, *, timeout_s: float
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        *,
+        timeout_s: float,
+        last_on_connection: bool = False,
     ) -> Reply:
+        headers = {"connection": "close"} if last_on_connection else None
         try:
             with trio.fail_after(timeout_s):
-                async with self._client.stream(method, url, content=body) as response:
+                async with self._client.stream(
+                    method, url, content=body, headers=headers
+                ) as response:
                     chunks, size = [], 0
                     async for chunk in response.aiter_bytes():
                         chunks.append(chunk)

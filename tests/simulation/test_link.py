@@ -142,3 +142,23 @@ async def test_an_answer_lost_on_the_way_is_no_acknowledgement(autojump_clock: M
         status, body = await put(cluster.node, "a", 1)
         assert (status, body["follower_acks"]) == (503, 0)
         assert await dump(cluster.followers[cluster.urls[0]]) == {"a": 1}
+
+
+async def test_a_follower_that_answers_at_two_addresses_is_counted_once(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_cluster(2, write_quorum=2) as cluster:
+        one, other = cluster.urls
+        del cluster.network.nodes[one], cluster.network.nodes[other]
+        await until(lambda: cluster.leader.live_links == 0)
+        # Both come back, but the second's address leads to the first now.
+        cluster.network.nodes[one] = cluster.network.nodes[other] = cluster.followers[one]
+        await until(lambda: cluster.leader.live_links == 1)
+        status, body = await put(cluster.node, "a", 1)
+        assert (status, body["follower_acks"]) == (503, 1)
+        assert "follower1 answers here, where follower2 did" in (
+            cluster.leader.links[1].reason or ""
+        )
+        cluster.network.nodes[other] = cluster.followers[other]
+        await cluster.all_live()
+        assert (await put(cluster.node, "a", 2))[0] == 200
