@@ -192,9 +192,15 @@ async def open_cluster(
 
 @asynccontextmanager
 async def open_memory_node(
-    config: Config, network: MemoryNetwork, url: str, *, store: Store | None = None, seed: int = 0
+    config: Config,
+    network: MemoryNetwork,
+    url: str,
+    *,
+    store: Store | None = None,
+    seed: int = 0,
+    leads: bool = True,
 ) -> AsyncIterator[Node]:
-    """One node on the network, its blocking work inline."""
+    """One node on the network, its blocking work inline; a leader leads, unless it is not awaited."""
     async with open_node(
         config,
         store=store or Store.open(None),
@@ -202,10 +208,13 @@ async def open_memory_node(
         run_blocking=run_inline,
         url=url,
         now_us=Clock(),
-        jitter=random.Random(seed),
+        rng=random.Random(seed),
     ) as node:
         network.nodes[url] = node
         try:
+            if config.role == "leader" and leads:
+                await until(lambda: node.leader is not None, timeout_s=60)
             yield node
         finally:
-            network.nodes.pop(url, None)
+            if network.nodes.get(url) is node:
+                del network.nodes[url]

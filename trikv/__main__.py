@@ -94,7 +94,7 @@ def _say_started(node: Node, port: int) -> None:
         "durability": config.durability,
         "epoch": node.epoch,
     }
-    if node.leader is not None:
+    if config.role == "leader":
         low, high = config.lag
         fields |= {
             "followers": len(config.follower_urls),
@@ -102,7 +102,7 @@ def _say_started(node: Node, port: int) -> None:
             "lag_ms": f"{low:g}-{high:g}",
         }
     logs.info("node.started", **fields)
-    if node.leader is not None and config.lag.max_delay_ms > 0:
+    if config.role == "leader" and config.lag.max_delay_ms > 0:
         logs.info(
             "lag.simulated",
             hint="every request to a follower is delayed; MAX_DELAY_MS=0 turns this off",

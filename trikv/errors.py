@@ -15,14 +15,20 @@
      │   ├─ NotLeader           403  not_leader
      │   ├─ NotFollower         403  not_follower
      │   ├─ StaleEpoch          409  stale_epoch
-     │   └─ HasLeader           409  has_leader
+     │   ├─ WrongCluster        409  wrong_cluster
+     │   ├─ WrongNode           409  wrong_node
+     │   ├─ HasLeader           409  has_leader
+     │   └─ VersionConflict     412  version_conflict
      ├─ Unavailable                 come back later; nothing was written
      │   ├─ Overloaded          503  overloaded
-     │   └─ NotReady            503  not_ready
+     │   ├─ NotEnoughFollowers  503  not_enough_followers
+     │   ├─ NotReady            503  not_ready
+     │   └─ ReadTimeout         504  read_timeout
      ├─ OutcomeUnknown              it may have been written, or be written later
      │   ├─ QuorumNotMet        503  quorum_not_met
      │   └─ StorageFailed       507  storage_failed
      ├─ PeerFailed                  between nodes: no answer, or not the one expected
+     ├─ Superseded                  within a node: its epoch is over
      └─ SettingError                at start: a bad value in the environment
 
 An error knows its HTTP status, its stable `code`, whether the write that it answers may have happened
@@ -116,6 +122,24 @@ class HasLeader(Refused):
     status, code = 409, "has_leader"
 
 
+class WrongCluster(Refused):
+    """The other node belongs to another cluster; `cluster` names this node's."""
+
+    status, code = 409, "wrong_cluster"
+
+
+class WrongNode(Refused):
+    """What came was meant for another node, or comes from one that bears this node's name."""
+
+    status, code = 409, "wrong_node"
+
+
+class VersionConflict(Refused):
+    """A precondition did not hold; `version` is the current one, null where there is no key."""
+
+    status, code = 412, "version_conflict"
+
+
 class Unavailable(TrikvError):
     """Not now. Nothing was written."""
 
@@ -124,8 +148,22 @@ class Overloaded(Unavailable):
     status, code = 503, "overloaded"
 
 
+class NotEnoughFollowers(Unavailable):
+    """Fewer links are live than the write quorum asks for."""
+
+    status, code = 503, "not_enough_followers"
+
+
 class NotReady(Unavailable):
+    """This node does not lead yet, or no longer; `waiting_for` says what it waits for."""
+
     status, code = 503, "not_ready"
+
+
+class ReadTimeout(Unavailable):
+    """What the read asked for was not known in time."""
+
+    status, code = 504, "read_timeout"
 
 
 class OutcomeUnknown(TrikvError):
@@ -146,6 +184,20 @@ class PeerFailed(TrikvError):
     """A request to another node failed: `detail` says how. Never leaves this node as an answer."""
 
     status, code = 503, "peer_failed"
+
+
+class Superseded(TrikvError):
+    """An epoch is over: some node has promised a higher one, `promised`. Never leaves this node."""
+
+    status, code = 503, "superseded"
+
+
+def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception in a group of groups."""
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
 
 
 class SettingError(TrikvError):

@@ -1,10 +1,14 @@
-"""The merge path: fence, commit, acknowledge.
+"""The merge path: fence, commit, acknowledge. And the promises, which every node makes.
 
 Rules
-- A follower acknowledges only what it has committed to disk.
-- It promises the highest epoch that it has seen, on disk, and refuses what comes from a lower one
-  (StaleEpoch, naming the promise): a leader that was replaced while it slept cannot write here.
+- A node acknowledges only what it has committed to disk, a promise included.
+- It promises the highest epoch that it has seen, and refuses what comes from a lower one (StaleEpoch,
+  naming the promise): a leader that was replaced while it slept cannot write here.
 - The fence and the merge are one transaction, so no batch of an old leader slips in between.
+- It takes nothing that was meant for another instance: a batch may have been on its way for long, to a
+  node whose disk has been emptied since.
+- It keeps the watermark and the floor that its leader sends only once it was established in that
+  leader's epoch; and it is established by that leader's word alone, at the end of a handshake.
 - The plain form, which has no epoch, is taken only by a node that has promised none.
 
 What it does not know: HTTP, who else follows.
@@ -12,50 +16,113 @@ What it does not know: HTTP, who else follows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import trio
+
 from trikv import logs
 from trikv.committer import Committer
-from trikv.errors import HasLeader, StaleEpoch
+from trikv.errors import (
+    HasLeader,
+    InvalidBody,
+    ReadTimeout,
+    StaleEpoch,
+    WrongCluster,
+    WrongNode,
+)
 from trikv.messages import Batch, LeaderName
+from trikv.peers import Candidate
+from trikv.state import NodeState
 from trikv.store import Store
-from trikv.version import NO_EPOCH, Epoch, Record
+from trikv.version import NO_EPOCH, Epoch, Record, Version
+
+#: Tombstones purged with one batch: not felt beside its fsync.
+PURGE_RECORDS = 500
+
+
+def check_epoch(state: NodeState, epoch: Epoch) -> None:
+    """Raises StaleEpoch, which names the promise."""
+    if epoch < state.promised:
+        raise StaleEpoch(
+            f"epoch {epoch} is over: {state.node_id} has promised {state.promised}",
+            promised=str(state.promised),
+        )
+
+
+async def promise(committer: Committer, candidate: Candidate) -> NodeState:
+    """Promise a candidate's epoch, on disk; the node's state after.
+
+    Raises StaleEpoch, WrongCluster, WrongNode, StorageFailed.
+    """
+    name, instance, cluster, epoch = candidate
+
+    def change(store: Store) -> NodeState:
+        state = store.state
+        if name.node_id == state.node_id:
+            other = "itself" if instance == state.instance else "another node with its NODE_ID"
+            raise WrongNode(f"{state.node_id} was asked for a promise by {other}")
+        if cluster and state.cluster and cluster != state.cluster:
+            raise WrongCluster(
+                f"{state.node_id} belongs to cluster {state.cluster}, not to {cluster}",
+                cluster=state.cluster,
+            )
+        check_epoch(state, epoch)
+        store.set_state(state._replace(promised=epoch, cluster=state.cluster or cluster))
+        return store.state
+
+    return await committer.commit(change)
 
 
 class Follower:
-    def __init__(self, committer: Committer, promised: Epoch) -> None:
+    def __init__(self, committer: Committer, state: NodeState) -> None:
         self._committer = committer
-        self.promised = promised
+        self.state = state
+        """What is on disk, as of the last batch."""
         self.leader: LeaderName | None = None
         """Whom it follows, as far as it has heard since it started."""
+        self._moved = trio.Event()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has been brought in the state of the leader that it has promised."""
+        return not self.state.new and self.state.established == self.state.promised
 
     async def merge_batch(self, batch: Batch) -> Epoch:
         """Commit a leader's batch; the epoch it was taken in.
 
-        Raises StaleEpoch, with the promise, and StorageFailed; nothing is acknowledged then.
+        Raises StaleEpoch, WrongNode, InvalidBody, StorageFailed; nothing is acknowledged then.
         """
 
-        def change(store: Store) -> None:
-            promised = store.promised()
-            if batch.epoch < promised:
-                raise StaleEpoch(
-                    f"epoch {batch.epoch} is over: this node has promised {promised}",
-                    promised=str(promised),
-                )
-            if batch.epoch > promised:
-                store.promise(batch.epoch)
+        def change(store: Store) -> NodeState:
+            state = _after(store.state, batch)
             store.merge(batch.records)
+            if state != store.state:
+                store.set_state(state)
+            if batch.floor is not None and state.established == batch.epoch:
+                store.purge(PURGE_RECORDS)
+            return state
 
-        await self._committer.commit(change)
-        if batch.epoch >= self.promised:
-            if self.leader != batch.leader or batch.epoch != self.promised:
-                logs.info("follower.follows", leader=batch.leader.node_id, epoch=batch.epoch)
-            self.promised, self.leader = batch.epoch, batch.leader
+        state = await self._committer.commit(change)
+        if self.leader != batch.leader or batch.epoch != self.state.promised:
+            logs.info("follower.follows", leader=batch.leader.node_id, epoch=batch.epoch)
+        if state.established > self.state.established:
+            logs.info("follower.established", epoch=state.established, watermark=state.watermark)
+        self.leader = batch.leader
+        self.learn(state)
         return batch.epoch
+
+    def learn(self, state: NodeState) -> None:
+        """This state is on disk. Answers may come out of order: the newest stays."""
+        if (state.promised, state.watermark) >= (self.state.promised, self.state.watermark):
+            self.state = state
+            self._moved.set()
+            self._moved = trio.Event()
 
     async def merge_plain(self, record: Record) -> None:
         """Commit one record in the lab's form. Raises HasLeader, StorageFailed."""
 
         def change(store: Store) -> None:
-            promised = store.promised()
+            promised = store.state.promised
             if promised != NO_EPOCH:
                 raise HasLeader(
                     f"this node follows a leader (epoch {promised}) and takes records from it only",
@@ -64,3 +131,39 @@ class Follower:
             store.merge([record])
 
         await self._committer.commit(change)
+
+    async def until(self, true: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Wait for what batches bring. Raises ReadTimeout."""
+        with trio.move_on_after(timeout_s):
+            while not true():
+                await self._moved.wait()
+            return
+        raise ReadTimeout(f"{what} within {timeout_s:g} s", watermark=str(self.state.watermark))
+
+    def caught_up(self, version: Version) -> bool:
+        """Whether it holds all that was written up to that version."""
+        return self.state.watermark >= version
+
+
+def _after(state: NodeState, batch: Batch) -> NodeState:
+    """A node's state after a batch. Raises what the batch is refused with."""
+    check_epoch(state, batch.epoch)
+    if batch.follower not in (None, state.instance):
+        raise WrongNode(
+            f"this is {state.node_id}, instance {state.instance}; the batch is for {batch.follower}"
+        )
+    state = state._replace(promised=batch.epoch)
+    if batch.watermark is not None:
+        if batch.watermark.epoch != batch.epoch:
+            raise InvalidBody(
+                "watermark: expected a version of the batch's epoch", field="watermark"
+            )
+        if batch.established and state.established < batch.epoch:
+            state = state._replace(established=batch.epoch, watermark=batch.watermark)
+        elif state.established == batch.epoch:
+            state = state._replace(watermark=max(state.watermark, batch.watermark))
+    if batch.floor is not None and state.established == batch.epoch:
+        if batch.floor > state.watermark:
+            raise InvalidBody("floor: expected at most the watermark", field="floor")
+        state = state._replace(floor=max(state.floor, batch.floor))
+    return state

@@ -1,11 +1,14 @@
-"""Simulated network lag: how long each record waits before it goes on its way to a follower.
+"""The simulated network: lag, and wires that are cut.
+
+Lag is how long each record waits before it goes on its way to a follower.
 
 Each delay is drawn uniformly from [min_delay_ms, max_delay_ms], for each record and each follower
 alone, so that a write's delays differ and the k-th fastest follower decides how long quorum k takes.
 Every follower has a range (at first the same for all) and a random stream of its own: with a seed, the
 n-th delay of a follower does not depend on what the others drew.
 
-Pure but for the random numbers: who sleeps, and when, is the caller's business.
+A wire that is cut carries nothing, in either direction: a request that is on it fails at once, and so
+does every other until it is healed. `Wires` is a transport around the real one.
 """
 
 from __future__ import annotations
@@ -13,6 +16,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from typing import NamedTuple
+
+import trio
+
+from trikv.errors import PeerFailed
+from trikv.transport import Reply, Transport
 
 #: No simulated network is slower than ten minutes: a slip of the pen, or a unit mistaken.
 MAX_DELAY_MS = 600_000
@@ -56,3 +64,48 @@ class SimulatedLag:
     def draw_s(self, follower: str) -> float:
         """The same in seconds."""
         return self.draw_ms(follower) / 1000
+
+
+class Wires:
+    """The wires from this node to others, each of which can be cut. A `Transport`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._in_use: dict[trio.CancelScope, str] = {}
+        self._cut: set[str] = set()
+
+    def cut(self, url: str) -> None:
+        """Cut the wire to the node with this base URL."""
+        self._cut.add(url)
+        for scope, used in self._in_use.items():
+            if used == url:
+                scope.cancel()
+
+    def heal(self, url: str) -> None:
+        self._cut.discard(url)
+
+    def is_cut(self, url: str) -> bool:
+        return url in self._cut
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        *,
+        timeout_s: float,
+        last_on_connection: bool = False,
+    ) -> Reply:
+        base = "/".join(url.split("/", 3)[:3])
+        if self.is_cut(base):
+            await trio.lowlevel.checkpoint()
+            raise PeerFailed(f"{url}: the wire is cut")
+        with trio.CancelScope() as scope:
+            self._in_use[scope] = base
+            try:
+                return await self._transport.request(
+                    method, url, body, timeout_s=timeout_s, last_on_connection=last_on_connection
+                )
+            finally:
+                del self._in_use[scope]
+        raise PeerFailed(f"{url}: the wire was cut")

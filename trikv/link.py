@@ -1,56 +1,59 @@
-"""The leader's end of one follower: outbox, coalescing, retry, and the whole map after a reconnect.
+"""The leader's end of one follower: handshake, catch-up, outbox, coalescing, retry.
 
 States
-    connecting   not yet heard of this follower since the leader started; records queue up
-    syncing      it answers; the whole map is on its way, in version order, live records beside it
-    live         it answers and has been sent all there is
+    connecting   not in touch yet, or the handshake goes on: `reason` says what it waits for
+    syncing      the follower is being brought up to date, page by page, live records beside it
+    live         it holds all there is, and is sent what comes: its acknowledgements count
     down         it did not answer, or refused; records are turned away at once
+    cut          its wire was cut over the API: as good as down, until it is healed
 
 Rules
 - One request is in flight at a time. What queues up meanwhile travels in the next one, and the follower
   merges it in one transaction.
-- A record counts as acknowledged only when the follower has answered 200 to the request that held it.
+- A record counts as acknowledged only when the follower has answered 200 to the request that held it,
+  and is live. On becoming live, what was acknowledged on the way counts.
 - A link has one follower, a follower one link: an answer from a node that answered elsewhere, or from
   another than before, is no acknowledgement. (Addresses are handed on: of two containers that start
   again each may get the other's, and a node that is counted twice makes a quorum of too few.)
 - At the first failed request the link is down, and every record on it has failed. None is lost: the
-  map is the log, and a link that comes up again sends all of it. A record that finds the link down
-  therefore need not be kept.
+  map is the log, and a link that comes up again reads from it what the follower lacks.
 - The outbox is bounded, in records and bytes, counting those that still wait out their simulated lag.
-  A record that finds it full is turned away, and the link sends the map again once it has caught up.
-  So a slow follower costs the leader bounded memory and nobody else anything.
+  At a record that finds it full the link falls back to syncing, which reads it from the map.
 
-How it works. `run` is the link's one task: it connects with a heartbeat, then `_pump` sends what the
-outbox holds (or a heartbeat when there has been nothing for a while), while `_keep_synced` feeds the
-pages of the map into the same outbox. A failure ends both; `run` waits out a backoff and begins anew.
+A session is what happens between two failures: the follower promises the epoch; if it was not brought
+in this leader's state yet, what it holds beyond it is overruled (see `handshake`) and it is sent the map
+from its floor, else from its watermark; when a page finds nothing further, it is told how far it is, and
+the link is live. From then on the watermark follows the acknowledgements (see `watermark`) and travels
+with the next batch.
 
-What it does not know: quorums, HTTP (see `transport`), how pages are read (a parameter).
+What it does not know: quorums, HTTP (see `transport`), whether it may admit a node (see `Host`).
 """
 
 from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from typing import Protocol
 
-import msgspec
 import trio
 
-from trikv import logs
-from trikv.errors import PeerFailed
+from trikv import handshake, logs
+from trikv.errors import PeerFailed, StorageFailed, Superseded, first_leaf
+from trikv.lag import Wires
 from trikv.messages import (
     MAX_BATCH_BYTES,
     MAX_BATCH_RECORDS,
-    LeaderName,
     ReplicateAnswer,
     encode_batch,
     encode_record,
 )
-from trikv.transport import Transport
-from trikv.version import Epoch, Record, Version
+from trikv.peers import Candidate, Promised, Remote, decode_reply, excerpt
+from trikv.version import NO_VERSION, Record, Version
+from trikv.watermark import Outstanding
 
-#: The outbox, the record in flight and those waiting out their lag included. With 100 B values the
+#: The outbox, the records in flight and those waiting out their lag included. With 100 B values the
 #: first bound holds (10 s of a fast leader's writes), with large ones the second.
 MAX_OUTBOX_RECORDS = 20_000
 MAX_OUTBOX_BYTES = 64 * 2**20
@@ -62,11 +65,15 @@ PAGE_BYTES = 2 * 2**20
 #: With nothing to send, a heartbeat tells a dead follower from an idle one.
 HEARTBEAT_S = 1.0
 
+#: A watermark that has moved is sent by itself once there has been nothing else to send for so long:
+#: readers at the follower wait for it.
+FLUSH_S = 0.05
+
 FIRST_BACKOFF_S = 0.1
 LAST_BACKOFF_S = 3.0
 
-#: Reads the records after a version, in version order: at most so many records and bytes.
-ReadPage = Callable[[Version | None, int, int], Awaitable[Sequence[Record]]]
+#: The rate that is shown is the mean of so many seconds.
+RATE_WINDOW_S = 5.0
 
 
 class LinkState(StrEnum):
@@ -74,26 +81,70 @@ class LinkState(StrEnum):
     SYNCING = "syncing"
     LIVE = "live"
     DOWN = "down"
+    CUT = "cut"
+
+
+class Host(Protocol):
+    """What a link needs of its leader."""
+
+    @property
+    def candidate(self) -> Candidate: ...
+    @property
+    def resolved_us(self) -> int:
+        """Every write up to here is committed, and was handed to the links, or has failed."""
+        ...
+
+    @property
+    def floor(self) -> Version: ...
+    async def read_page(self, after: Version, limit: int, max_bytes: int) -> Sequence[Record]:
+        """The records after a version, in version order. Raises StorageFailed."""
+        ...
+
+    async def overrule(self, follower: str, held: Sequence[Record]) -> None:
+        """Write anew what this leader has of those keys of which the follower has something newer."""
+        ...
+
+    async def admit(self, link: Link) -> None:
+        """Wait until a new node may be brought in."""
+        ...
+
+    def recognise(self, link: Link, told: Promised) -> None:
+        """Raises PeerFailed if this node can't be the link's follower."""
+        ...
+
+    def superseded(self, why: str) -> None:
+        """A follower has promised a higher epoch: this leadership is over."""
+        ...
+
+    def progress(self) -> None:
+        """An acknowledgement, a heartbeat, or a new state of a link."""
+        ...
 
 
 class Encoded:
-    """A record's text as it travels: made once, shared by all links. Compared by identity."""
+    """A write's records as they travel: the text is made once, and shared by all links."""
 
-    __slots__ = ("size", "text")
+    __slots__ = ("records", "size", "text", "timestamp_us")
 
-    def __init__(self, record: Record) -> None:
-        self.text = encode_record(record)
+    def __init__(self, records: Sequence[Record], timestamp_us: int = 0) -> None:
+        self.text = ",".join(map(encode_record, records))
+        self.records = len(records)
         self.size = len(self.text)
+        self.timestamp_us = timestamp_us
 
 
-class _Parcel:
-    """Records that travel together, and whether they arrived."""
+class Parcel:
+    """Records that travel together, and whether they arrived. Compared by identity.
 
-    __slots__ = ("arrived", "done", "records", "size")
+    With `establishes`, the end of a handshake: the follower has all up to this timestamp.
+    """
 
-    def __init__(self, records: Sequence[Encoded]) -> None:
-        self.records = records
-        self.size = sum(record.size for record in records)
+    __slots__ = ("arrived", "content", "done", "establishes", "since")
+
+    def __init__(self, content: Encoded | None, establishes: int | None = None) -> None:
+        self.content = content
+        self.establishes = establishes
+        self.since = trio.current_time()
         self.done = trio.Event()
         self.arrived = False
 
@@ -106,192 +157,305 @@ class Link:
     def __init__(
         self,
         url: str,
+        host: Host,
         *,
-        leader: LeaderName,
-        epoch: Epoch,
-        transport: Transport,
-        read_page: ReadPage,
+        wires: Wires,
         page_lag_s: Callable[[], float],
         request_timeout_s: float,
-        jitter: random.Random,
-        known: dict[str, str],
+        rng: random.Random,
     ) -> None:
-        """`known` is shared by a leader's links: which follower, by node id, answered at which URL."""
         self.url = url
         self.node_id: str | None = None
-        self.state = LinkState.CONNECTING
+        self.new: bool | None = None
+        """Whether the follower was never brought in anyone's state; None: not heard yet."""
         self.reason: str | None = None
-        """Why the link is down, in words; None while it is not."""
-        self._leader = leader
-        self._epoch = epoch
-        self._transport = transport
-        self._read_page = read_page
+        """Why the link is down, or what it waits for, in words."""
+        self.rounds_begun = 0
+        self.rounds_answered = 0
+        """The number of the last request that was begun, and of the last that was acknowledged."""
+        self.stored_us: int | None = None
+        """The watermark that the follower has on its disk; None: not established in this epoch."""
+        self._host = host
+        self._wires = wires
+        self._remote = Remote(wires, url, request_timeout_s)
         self._page_lag_s = page_lag_s
         self._timeout_s = request_timeout_s
-        self._jitter = jitter
-        self._known = known
+        self._rng = rng
+        self._state = LinkState.CONNECTING
+        self._instance = ""
         self._backoff_s = FIRST_BACKOFF_S
-        self._outbox: deque[_Parcel] = deque()
-        self._in_flight: list[_Parcel] = []
+        self._retry = trio.Event()
+        self._retired = False
+        self._until_retired = trio.CancelScope()
+        self._outbox: deque[Parcel] = deque()
+        self._in_flight: list[Parcel] = []
         self._wake = trio.Event()
-        self._behind = trio.Event()  # set: a record was turned away, the map must be sent again
+        self._nudged = False
+        self._behind = trio.Event()  # set: a record was turned away, the map must be read again
+        self._decided = trio.Event()  # set: the link has become live, or down
+        self._held: dict[Parcel, None] = {}  # in the order in which they came
+        self._held_records = 0
         self.held_bytes = 0
-        self._held_since: dict[Encoded, float] = {}  # in the order in which they came
+        self._outstanding = Outstanding()
+        self._watermark_us: int | None = None
+        self._away_since = trio.current_time()
+        self._acknowledged: deque[tuple[float, int]] = deque()  # when, how many records
+
+    @property
+    def state(self) -> LinkState:
+        return LinkState.CUT if self._wires.is_cut(self.url) else self._state
+
+    @property
+    def live(self) -> bool:
+        return self.state is LinkState.LIVE
 
     @property
     def held_records(self) -> int:
         """Records on their way: waiting out their lag, queued, or in flight."""
-        return len(self._held_since)
+        return self._held_records
 
     @property
     def lag_ms(self) -> float:
-        """How long the oldest record on its way has been on it; 0 if there is none."""
-        for since in self._held_since.values():
-            return (trio.current_time() - since) * 1000
+        """How long the oldest record on its way has been on it, or how long the link is not live."""
+        if not self.live:
+            return (trio.current_time() - self._away_since) * 1000
+        for parcel in self._held:
+            return (trio.current_time() - parcel.since) * 1000
         return 0.0
+
+    @property
+    def rate_records_s(self) -> float:
+        """Records acknowledged per second, of late."""
+        horizon = trio.current_time() - RATE_WINDOW_S
+        while self._acknowledged and self._acknowledged[0][0] < horizon:
+            self._acknowledged.popleft()
+        return sum(count for _, count in self._acknowledged) / RATE_WINDOW_S
+
+    @property
+    def watermark_us(self) -> int | None:
+        """How far the follower is, as the leader knows; None: not established in this epoch."""
+        if self._state is LinkState.LIVE and self._watermark_us is not None:
+            known = self._outstanding.watermark_us(self._host.resolved_us)
+            self._watermark_us = max(self._watermark_us, known)
+        return self._watermark_us
 
     # -- for the leader -----------------------------------------------------------------------------
 
-    async def deliver(self, record: Encoded, lag_s: float) -> bool:
-        """Bring one record to the follower, after its simulated lag; False if that failed.
-
-        False means "not acknowledged", not "will never arrive". Returns at once if the link is down
-        or its outbox full.
-        """
-        if self.state is LinkState.DOWN:
-            return False
+    def accept(self, content: Encoded) -> Parcel | None:
+        """Take a committed write on its way; None if the link is not up, or its outbox full."""
+        if self.state not in (LinkState.SYNCING, LinkState.LIVE):
+            return None
         if (
-            self.held_records >= MAX_OUTBOX_RECORDS
-            or self.held_bytes + record.size > MAX_OUTBOX_BYTES
+            self._held_records + content.records > MAX_OUTBOX_RECORDS
+            or self.held_bytes + content.size > MAX_OUTBOX_BYTES
         ):
+            self.watermark_us  # noqa: B018 - as far as it came; now it stands
+            self._enter(LinkState.SYNCING)
             self._behind.set()
-            return False
-        self._held_since[record] = trio.current_time()
-        self.held_bytes += record.size
+            return None
+        parcel = Parcel(content)
+        self._held[parcel] = None
+        self._held_records += content.records
+        self.held_bytes += content.size
+        self._outstanding.add(content.timestamp_us)
+        return parcel
+
+    async def deliver(self, parcel: Parcel, lag_s: float) -> bool:
+        """Bring an accepted write to the follower, after its simulated lag; whether it counts.
+
+        False means "not acknowledged", not "will never arrive".
+        """
+        assert parcel.content is not None
         try:
             if lag_s > 0:
                 await trio.sleep(lag_s)
-            return await self._send(_Parcel([record]))
+            if not await self._send(parcel):
+                return False
+            if self._is(LinkState.SYNCING):
+                await self._decided.wait()
+            return self._is(LinkState.LIVE)
         finally:
-            del self._held_since[record]
-            self.held_bytes -= record.size
+            del self._held[parcel]
+            self._held_records -= parcel.content.records
+            self.held_bytes -= parcel.content.size
 
-    async def _send(self, parcel: _Parcel) -> bool:
+    def nudge(self) -> None:
+        """Send a request now, a heartbeat if there is nothing else; or try again now to connect."""
+        self._nudged = True
+        self._wake.set()
+        self._retry.set()
+
+    def retire(self) -> None:
+        """The leadership is over: all has failed, and nothing is tried any more."""
+        self._retired = True
+        self._until_retired.cancel()
+        self._go_down("this node does not lead any more")
+        self.nudge()
+
+    # -- the link's own task ------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep the follower supplied, as long as this node leads."""
+        while not self._over():
+            try:
+                self._until_retired = trio.CancelScope()
+                with self._until_retired:
+                    await self._session()
+            except* Superseded as errors:
+                self._host.superseded(str(first_leaf(errors)))
+            except* (PeerFailed, StorageFailed) as errors:
+                self._go_down(str(first_leaf(errors)))
+            if self._over():
+                return
+            self._retry = trio.Event()
+            with trio.move_on_after(self._backoff_s * self._rng.uniform(0.5, 1.0)):
+                await self._retry.wait()
+            self._backoff_s = min(2 * self._backoff_s, LAST_BACKOFF_S)
+
+    async def _session(self) -> None:
+        """From a promise to the first failure, which it raises as PeerFailed."""
+        told = await self._remote.promise(self._host.candidate)
+        self._host.recognise(self, told)
+        self._instance, self.new = told.state.instance, told.state.new
+        if told.state.established == self._host.candidate.epoch:
+            after = told.state.watermark
+            self._watermark_us = self.stored_us = after.timestamp_us
+        else:
+            self._watermark_us = self.stored_us = None
+            after = await handshake.begin(self, self._host, self._remote, told.state)
+        self._outstanding.clear()
+        self._enter(LinkState.SYNCING)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_synced, after)
+            nursery.start_soon(self._pump)
+
+    def waits(self, reason: str) -> None:
+        """The handshake cannot go on yet."""
+        if self._state is not LinkState.CONNECTING or self.reason != reason:
+            logs.info("link.waits", follower=self.url, node_id=self.node_id, reason=reason)
+        self._state, self.reason = LinkState.CONNECTING, reason
+
+    async def _keep_synced(self, after: Version) -> None:
+        """Send what the follower lacks, again whenever a record had to be turned away."""
+        epoch = self._host.candidate.epoch
+        while True:
+            self._behind = trio.Event()
+            while True:
+                # Before the page is read: what is issued meanwhile may be missing in it.
+                resolved_us = self._host.resolved_us
+                page = await self._host.read_page(after, PAGE_RECORDS, PAGE_BYTES)
+                if not page:
+                    break
+                await trio.sleep(self._page_lag_s())
+                if not await self._send(Parcel(Encoded(page))):
+                    return  # the session is over
+                after = page[-1].version
+            if not await self._send(Parcel(None, establishes=resolved_us)):
+                return
+            if not self._behind.is_set() and self._is(LinkState.SYNCING):
+                self._outstanding.settle_up_to(resolved_us)
+                self._watermark_us = max(self._watermark_us or 0, resolved_us)
+                self.new = False
+                self._backoff_s = FIRST_BACKOFF_S
+                self._enter(LinkState.LIVE)
+                await self._behind.wait()
+            after = Version(epoch, self._watermark_us or 0) if self._watermark_us else after
+
+    async def _send(self, parcel: Parcel) -> bool:
         """Queue a parcel; whether it arrived."""
-        if self.state is LinkState.DOWN:
+        if self._state not in (LinkState.SYNCING, LinkState.LIVE):
             return False
         self._outbox.append(parcel)
         self._wake.set()
         await parcel.done.wait()
         return parcel.arrived
 
-    # -- the link's own task ------------------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Keep the follower supplied, for ever."""
-        while True:
-            try:
-                await self._session()
-            except* PeerFailed as failures:
-                self._go_down(_first_detail(failures))
-            await trio.sleep(self._backoff_s * self._jitter.uniform(0.5, 1.0))
-            self._backoff_s = min(2 * self._backoff_s, LAST_BACKOFF_S)
-
-    async def _session(self) -> None:
-        """From a first heartbeat to the first failure, which it raises as PeerFailed."""
-        await self._post([], reconnect=True)
-        self._backoff_s = FIRST_BACKOFF_S
-        self._set_state(LinkState.SYNCING)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_synced)
-            nursery.start_soon(self._pump)
-
-    async def _keep_synced(self) -> None:
-        """Send the whole map, and again whenever a record had to be turned away."""
-        while True:
-            self._behind = trio.Event()
-            after: Version | None = None
-            while page := await self._read_page(after, PAGE_RECORDS, PAGE_BYTES):
-                await trio.sleep(self._page_lag_s())
-                await self._send(_Parcel([Encoded(record) for record in page]))
-                after = page[-1].version
-            if not self._behind.is_set():
-                self._set_state(LinkState.LIVE)
-                await self._behind.wait()
-            self._set_state(LinkState.SYNCING)
-
     async def _pump(self) -> None:
         """Send what the outbox holds, all of it in one request, then what has come meanwhile."""
         while True:
-            if not self._outbox:
+            if not self._outbox and not self._nudged:
                 self._wake = trio.Event()
-                with trio.move_on_after(HEARTBEAT_S):
+                moved = self.stored_us is not None and self.watermark_us != self.stored_us
+                with trio.move_on_after(FLUSH_S if moved else HEARTBEAT_S):
                     await self._wake.wait()
+            self._nudged = False
             self._in_flight = self._take()
-            await self._post([record for parcel in self._in_flight for record in parcel.records])
+            await self._post(self._in_flight)
             for parcel in self._in_flight:
+                if parcel.content is not None:
+                    self._outstanding.settle(parcel.content.timestamp_us)
+                    self._acknowledged.append((trio.current_time(), parcel.content.records))
                 parcel.settle(True)
             self._in_flight = []
+            self._host.progress()
 
-    def _take(self) -> list[_Parcel]:
+    def _take(self) -> list[Parcel]:
         """The parcels for one request: bounded, but at least one if there is any."""
-        taken: list[_Parcel] = []
+        taken: list[Parcel] = []
         records = size = 0
         while self._outbox and records < MAX_BATCH_RECORDS and size < MAX_BATCH_BYTES:
             parcel = self._outbox.popleft()
             taken.append(parcel)
-            records += len(parcel.records)
-            size += parcel.size
+            if parcel.content is not None:
+                records += parcel.content.records
+                size += parcel.content.size
         return taken
 
-    async def _post(self, records: Sequence[Encoded], *, reconnect: bool = False) -> None:
+    async def _post(self, parcels: Sequence[Parcel]) -> None:
         """One request to the follower. Raises PeerFailed unless it acknowledges."""
-        body = encode_batch(self._leader, self._epoch, [record.text for record in records])
-        url = f"{self.url}/replicate"
-        reply = await self._transport.request(
-            "POST", url, body, timeout_s=self._timeout_s, last_on_connection=reconnect
+        name, _, _, epoch = self._host.candidate
+        ends = [p.establishes for p in parcels if p.establishes is not None]
+        watermark_us = ends[-1] if ends else self.watermark_us
+        body = encode_batch(
+            name,
+            epoch,
+            [parcel.content.text for parcel in parcels if parcel.content is not None],
+            follower=self._instance,
+            watermark=None if watermark_us is None else Version(epoch, watermark_us),
+            floor=None if self._host.floor == NO_VERSION else self._host.floor,
+            established=bool(ends),
         )
-        if reply.status != 200:
-            raise PeerFailed(f"{url}: answered {reply.status}: {_excerpt(reply.body)}")
-        try:
-            answer = msgspec.json.decode(reply.body, type=ReplicateAnswer)
-        except msgspec.MsgspecError as error:
-            raise PeerFailed(f"{url}: not a follower's answer: {error}") from None
-        if answer.status != "ok" or answer.epoch != str(self._epoch):
-            raise PeerFailed(f"{url}: not an acknowledgement: {_excerpt(reply.body)}")
-        self._recognise(answer.node_id)
-
-    def _recognise(self, node_id: str) -> None:
-        """Raises PeerFailed if it is not this link's follower that answered."""
-        if self.node_id not in (None, node_id):
-            raise PeerFailed(f"{self.url}: {node_id} answers here, where {self.node_id} did")
-        holder = self._known.setdefault(node_id, self.url)
-        if holder != self.url:
-            raise PeerFailed(f"{self.url}: {node_id} answers here and at {holder}")
-        self.node_id = node_id
+        self.rounds_begun += 1
+        url, round_ = f"{self.url}/replicate", self.rounds_begun
+        reply = await self._wires.request("POST", url, body, timeout_s=self._timeout_s)
+        answer = decode_reply(url, reply, ReplicateAnswer)
+        if (answer.status, answer.epoch) != ("ok", str(epoch)) or answer.node_id != self.node_id:
+            raise PeerFailed(f"{url}: not an acknowledgement: {excerpt(reply.body)}")
+        self.rounds_answered = round_
+        if watermark_us is not None:
+            self.stored_us = max(self.stored_us or 0, watermark_us)
 
     def _go_down(self, reason: str) -> None:
-        if self.state is not LinkState.DOWN:
+        self.watermark_us  # noqa: B018 - as far as it came
+        if self._state is not LinkState.DOWN:
             logs.warning("link.down", follower=self.url, node_id=self.node_id, reason=reason)
-        self.state, self.reason = LinkState.DOWN, reason
+            if self._state is LinkState.LIVE:
+                self._away_since = trio.current_time()
+        self._state, self.reason = LinkState.DOWN, reason
         for parcel in (*self._in_flight, *self._outbox):
             parcel.settle(False)
         self._in_flight = []
         self._outbox.clear()
+        self._outstanding.clear()
+        self._decided.set()
+        self._host.progress()
 
-    def _set_state(self, state: LinkState) -> None:
-        if state is not self.state:
-            logs.info(f"link.{state}", follower=self.url, node_id=self.node_id)
-        self.state, self.reason = state, None
+    def _over(self) -> bool:
+        return self._retired
 
+    def _is(self, state: LinkState) -> bool:
+        return self._state is state
 
-def _first_detail(failures: BaseExceptionGroup[PeerFailed]) -> str:
-    """The first failure in a group of groups, in words."""
-    first: BaseException = failures
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return str(first)
-
-
-def _excerpt(body: bytes) -> str:
-    return body[:300].decode("utf-8", "replace")
+    def _enter(self, state: LinkState) -> None:
+        """Syncing or live."""
+        if state is self._state:
+            return
+        if self._state is LinkState.LIVE:
+            self._away_since = trio.current_time()
+        logs.info(f"link.{state}", follower=self.url, node_id=self.node_id)
+        self._state, self.reason = state, None
+        if state is LinkState.SYNCING:
+            self._decided = trio.Event()
+        else:
+            self._decided.set()
+        self._host.progress()

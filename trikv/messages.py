@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from trikv import jsonvalue
 from trikv.errors import InvalidBody, InvalidKey
+from trikv.state import NodeState, state_of
 from trikv.version import MAX_TIMESTAMP_US, PLAIN_EPOCH, Epoch, Record, Version
 
 #: A key's length in UTF-8: room for paths and ids, small enough for an index.
@@ -34,6 +35,9 @@ RESERVED_PREFIX = "\0"
 #: second to send and to merge.
 MAX_BATCH_BYTES = 4 * 2**20
 MAX_BATCH_RECORDS = 5_000
+
+#: Operations of one client's batch: it is one transaction everywhere, and is never split.
+MAX_BATCH_OPERATIONS = 1_000
 
 #: The largest MAX_VALUE_BYTES: a batch with one such value must still be a modest request.
 LARGEST_VALUE_BYTES = 16 * 2**20
@@ -57,10 +61,39 @@ class PutBody(_ClientBody, frozen=True):
     value: Any
 
 
+class OperationBody(_ClientBody, frozen=True):
+    """One operation of a batch. `if_version`: the version that the key must have, null for none."""
+
+    op: Literal["put", "delete"]
+    key: str
+    value: Any = msgspec.UNSET
+    if_version: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class OperationsBody(_ClientBody, frozen=True):
+    """`POST /batch`"""
+
+    operations: list[OperationBody]
+
+
 class QuorumBody(_ClientBody, frozen=True):
     """`POST /admin/quorum`"""
 
     write_quorum: int
+    force: bool = False
+
+
+class PartitionBody(_ClientBody, frozen=True):
+    """`POST /admin/partition`"""
+
+    follower: str
+    cut: bool
+
+
+class AdmitBody(_ClientBody, frozen=True):
+    """`POST /admin/admit`"""
+
+    follower: str
 
 
 class LagBody(_ClientBody, frozen=True):
@@ -102,11 +135,20 @@ class WireRecord(msgspec.Struct, frozen=True):
 
 
 class BatchBody(msgspec.Struct, frozen=True):
-    """`POST /replicate` from the leader. No records: a heartbeat."""
+    """`POST /replicate` from the leader. No records: a heartbeat.
+
+    `follower` is the instance that it is meant for: what was on its way to a node before its disk was
+    emptied must not reach it after. With `established` the handshake is over, and the follower has been
+    brought in the leader's state up to `watermark`.
+    """
 
     leader: LeaderName
     epoch: str
     records: list[WireRecord]
+    follower: str | None = None
+    watermark: str | None = None
+    floor: str | None = None
+    established: bool = False
 
 
 class ReplicateAnswer(msgspec.Struct, frozen=True):
@@ -117,6 +159,38 @@ class ReplicateAnswer(msgspec.Struct, frozen=True):
     epoch: str
 
 
+class PromiseBody(msgspec.Struct, frozen=True):
+    """`POST /replica/promise`: take no lower epoch from now on. `cluster` is "" for one not born yet."""
+
+    leader: LeaderName
+    instance: str
+    cluster: str
+    epoch: str
+
+
+class PromiseAnswer(msgspec.Struct, frozen=True):
+    """What the node is that has promised: its state (see `trikv.state`), and its configuration.
+
+    `follows`: it takes records from a leader; a node that was started to lead does not.
+    """
+
+    node_id: str
+    instance: str
+    cluster: str
+    promised: str
+    established: str
+    led: str
+    watermark: str
+    floor: str
+    follows: bool = True
+    configuration: WireRecord | None = None
+
+    def state(self) -> NodeState:
+        """Raises ValueError."""
+        names = NodeState._fields
+        return state_of({name: getattr(self, name) for name in names})
+
+
 class ReplicaAnswer(msgspec.Struct, frozen=True):
     """`GET /replica`: what a node holds, in short."""
 
@@ -124,6 +198,12 @@ class ReplicaAnswer(msgspec.Struct, frozen=True):
     promised: str
     records: int
     digest: str
+    instance: str = ""
+    cluster: str = ""
+    established: str = ""
+    led: str = ""
+    watermark: str = ""
+    floor: str = ""
 
 
 class RecordsAnswer(msgspec.Struct, frozen=True):
@@ -137,6 +217,10 @@ class Batch(NamedTuple):
     leader: LeaderName
     epoch: Epoch
     records: list[Record]
+    follower: str | None = None
+    watermark: Version | None = None
+    floor: Version | None = None
+    established: bool = False
 
 
 # -- decode -------------------------------------------------------------------------------------------
@@ -176,24 +260,40 @@ def decode_replicate(body: bytes) -> Batch | Record:
     if isinstance(decoded, dict) and "records" not in decoded and "timestamp" in decoded:
         return _plain_record(_convert(decoded, PlainBody))
     batch = _convert(decoded, BatchBody)
+    epoch = decode_epoch(batch.epoch)
+    records = [
+        decode_record(record, f"records[{index}]") for index, record in enumerate(batch.records)
+    ]
+    watermark, floor = (
+        None if text is None else _decode_version(text, field)
+        for text, field in ((batch.watermark, "watermark"), (batch.floor, "floor"))
+    )
+    if batch.established and watermark is None:
+        raise InvalidBody("watermark: required with established", field="watermark")
+    return Batch(batch.leader, epoch, records, batch.follower, watermark, floor, batch.established)
+
+
+def decode_epoch(text: str) -> Epoch:
+    """A leader's epoch. Raises InvalidBody."""
     try:
-        epoch = Epoch.parse(batch.epoch)
+        epoch = Epoch.parse(text)
     except ValueError as error:
         raise InvalidBody(f"epoch: {error}", field="epoch") from None
     if epoch.number < 1:
         raise InvalidBody("epoch: a leader's epoch number is at least 1", field="epoch")
-    records = [
-        decode_record(record, f"records[{index}]") for index, record in enumerate(batch.records)
-    ]
-    return Batch(batch.leader, epoch, records)
+    return epoch
+
+
+def _decode_version(text: str, field: str) -> Version:
+    try:
+        return Version.parse(text)
+    except ValueError as error:
+        raise InvalidBody(f"{field}: {error}", field=field) from None
 
 
 def decode_record(record: WireRecord, field: str) -> Record:
     """A record as it travels. Raises InvalidBody or InvalidKey, which name `field`."""
-    try:
-        version = Version.parse(record.version)
-    except ValueError as error:
-        raise InvalidBody(f"{field}.version: {error}", field=f"{field}.version") from None
+    version = _decode_version(record.version, f"{field}.version")
     if record.deleted is (record.value is not msgspec.UNSET):
         raise InvalidBody(f'{field}: expected either a value or "deleted": true', field=field)
     check_key_bytes(record.key, f"{field}.key")
@@ -238,10 +338,30 @@ def encode_record(record: Record) -> str:
     return f'{{"key":{jsonvalue.encode_string(record.key)},"version":"{record.version}",{rest}}}'
 
 
-def encode_batch(leader: LeaderName, epoch: Epoch, records: Sequence[str]) -> bytes:
+def wire_record(record: Record) -> WireRecord:
+    """A record to be put into an answer."""
+    value = msgspec.UNSET if record.deleted else msgspec.Raw(record.value.encode())
+    return WireRecord(record.key, str(record.version), value, record.deleted)
+
+
+def encode_batch(
+    leader: LeaderName,
+    epoch: Epoch,
+    records: Sequence[str],
+    *,
+    follower: str | None = None,
+    watermark: Version | None = None,
+    floor: Version | None = None,
+    established: bool = False,
+) -> bytes:
     """A batch of encoded records as a request body."""
-    head = f'{{"leader":{msgspec.json.encode(leader).decode()},"epoch":"{epoch}","records":['
-    return (head + ",".join(records) + "]}").encode()
+    head = f'{{"leader":{msgspec.json.encode(leader).decode()},"epoch":"{epoch}",'
+    for name, value in (("follower", follower), ("watermark", watermark), ("floor", floor)):
+        if value is not None:
+            head += f'"{name}":"{value}",'
+    if established:
+        head += '"established":true,'
+    return (f'{head}"records":[' + ",".join(records) + "]}").encode()
 
 
 def encode_records_page(records: Iterable[Record], following: Version | None) -> bytes:

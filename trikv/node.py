@@ -1,13 +1,13 @@
 """One node: THE nursery, what runs in it, and in what order it starts and stops.
 
-Start   store → committer → (leader: a new epoch, on disk) → links → ready for requests
+Start   store → committer → ready for requests; a leader then takes over, and starts its links
 Stop    no more writes → what is in flight, background deliveries included, within a deadline → links →
         committer, with what still waits for it → store
 
 Three nurseries, one inside the other, make that order. The innermost owns the writes and their
 deliveries (the *background nursery*); leaving it waits for them, up to the deadline. Around it lies the
-one with the links' tasks, and outermost the committer's, on which both rely. A task that crashes takes
-the node down with its traceback; nothing is started and forgotten.
+one with the takeover and the links' tasks, and outermost the committer's, on which both rely. A task
+that crashes takes the node down with its traceback; nothing is started and forgotten.
 
 A node does not know HTTP. The web layer gets a `Node` and calls `leader` or `follower` on it, whichever
 it has.
@@ -16,7 +16,6 @@ it has.
 from __future__ import annotations
 
 import random
-import secrets
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -29,20 +28,23 @@ import trio
 
 from trikv.committer import Committer, RunBlocking
 from trikv.config import Config
-from trikv.errors import NotFollower, NotLeader, SettingError, StorageFailed
-from trikv.follower import Follower
-from trikv.lag import SimulatedLag
+from trikv.errors import NotFollower, NotLeader, NotReady, SettingError, StorageFailed
+from trikv.follower import Follower, promise
+from trikv.lag import SimulatedLag, Wires
 from trikv.leader import Leader
-from trikv.link import Link
+from trikv.leadership import Leadership
 from trikv.messages import LeaderName
+from trikv.peers import Candidate
+from trikv.state import NodeState
 from trikv.store import EMPTY_DIGEST, Digest, Store
+from trikv.takeover import Takeover
 from trikv.transport import Transport
-from trikv.version import Epoch, Record, Version, VersionClock
+from trikv.version import Epoch, Record, Version
 
 T = TypeVar("T")
 
-#: Background deliveries that take longer than this at a stop are left to the next start, which sends
-#: the whole map again. Below the 10 s after which container engines kill.
+#: Background deliveries that take longer than this at a stop are left to the next start, which reads
+#: them from the map again. Below the 10 s after which container engines kill.
 DRAIN_S = 5.0
 
 #: A page of a scan: some milliseconds of reading, then others get their turn.
@@ -56,24 +58,40 @@ def wall_clock_us() -> int:
 
 @dataclass
 class Node:
-    """What the web layer sees of a node. `leader` or `follower` is there, by its role."""
+    """What the web layer sees of a node. A leader has a `takeover`, and a `leadership` once it leads."""
 
     config: Config
     url: str | None
-    instance: str
     store: Store
-    transport: Transport
+    committer: Committer
+    wires: Wires
     run_blocking: RunBlocking
-    leader: Leader | None = None
+    takeover: Takeover | None = None
+    leadership: Leadership | None = None
     follower: Follower | None = None
 
     def __post_init__(self) -> None:
         self._one_scan_at_a_time = trio.Lock()
 
+    @property
+    def leader(self) -> Leader | None:
+        return None if self.leadership is None else self.leadership.leader
+
     def require_leader(self) -> Leader:
-        """The leader's half. Raises NotLeader, which names the leader where it is known."""
-        if self.leader is not None:
-            return self.leader
+        """The leader's half. Raises NotLeader, which names the leader where it is known, or NotReady."""
+        return self.require_leadership().leader
+
+    def require_leadership(self) -> Leadership:
+        """The same with all that belongs to it."""
+        if self.leadership is not None:
+            self.leadership.leader.check_leads()
+            return self.leadership
+        if self.takeover is not None:
+            missing = self.takeover.waiting_for
+            raise NotReady(
+                f"this node does not lead yet; it waits for {'; '.join(missing)}",
+                waiting_for=missing,
+            )
         known = self.follower.leader if self.follower is not None else None
         where = f" is {known.node_id}" if known else ", which has not been heard of yet"
         raise NotLeader(
@@ -84,26 +102,63 @@ class Node:
     def require_follower(self) -> Follower:
         """The follower's half. Raises NotFollower."""
         if self.follower is None:
-            raise NotFollower(f"{self.config.node_id} leads and takes no records from others")
+            raise NotFollower(
+                f"{self.config.node_id} was started with ROLE=leader and takes no records from others"
+            )
         return self.follower
 
     @property
     def epoch(self) -> Epoch:
         """The epoch that this node leads or follows."""
-        if self.leader is not None:
-            return self.leader.epoch
-        return self.require_follower().promised
+        return self.store.state.promised
+
+    @property
+    def waiting_for(self) -> list[str]:
+        """What keeps the node from doing its work, in words; [] if nothing does."""
+        if self.follower is not None:
+            if self.follower.ready:
+                return []
+            known = self.follower.leader
+            return [f"{known.node_id} to bring it in" if known else "a leader"]
+        if self.leadership is None:
+            return [] if self.takeover is None else self.takeover.waiting_for
+        leader = self.leadership.leader
+        if leader.deposed is not None:
+            return [f"a new start as a follower: {leader.deposed}"]
+        lacking = leader.write_quorum - leader.live_links
+        return [f"{lacking} more live links, of a write quorum of {leader.write_quorum}"] * (
+            lacking > 0
+        )
+
+    async def promise(self, candidate: Candidate) -> NodeState:
+        """Promise a candidate's epoch, whatever this node's role: see `follower.promise`."""
+        state = await promise(self.committer, candidate)
+        if self.follower is not None:
+            self.follower.learn(state)
+        if (leader := self.leader) is not None and candidate.epoch != leader.epoch:
+            leader.superseded(f"{candidate.name.node_id} leads with epoch {candidate.epoch}")
+        return state
+
+    async def until_caught_up(self, version: Version, timeout_s: float) -> None:
+        """Wait until this node holds all that was written up to a version. Raises ReadTimeout."""
+        what = f"{version} was not reached"
+        if self.follower is not None:
+            follower = self.follower
+            await follower.until(lambda: follower.caught_up(version), timeout_s, what)
+        else:
+            leader = self.require_leader()
+            await leader.until_resolved(version, timeout_s, what)
 
     async def page_by_version(
         self, after: Version | None, limit: int, max_bytes: int
     ) -> Sequence[Record]:
-        """A page of the map in version order: see `Store.page_by_version`."""
-        return await self._scan(partial(self.store.page_by_version, after, limit, max_bytes))
+        """A page of the map in version order: see `Store.page_by_version`. Raises StorageFailed."""
+        return await self.scan(partial(self.store.page_by_version, after, limit, max_bytes))
 
     async def pages_by_key(self) -> AsyncIterator[Sequence[Record]]:
         """The map in key order, page by page; no read transaction outlives a page."""
         after = ""
-        while page := await self._scan(
+        while page := await self.scan(
             partial(self.store.page_by_key, after, SCAN_RECORDS, SCAN_BYTES)
         ):
             yield page
@@ -118,14 +173,18 @@ class Node:
             return (page[-1].key if page else None), digest.add(page)
 
         while True:
-            last, digest = await self._scan(partial(read, after, digest))
+            last, digest = await self.scan(partial(read, after, digest))
             if last is None:
                 return digest
             after = last
 
-    async def _scan(self, work: Callable[[], T]) -> T:
+    async def scan(self, work: Callable[[], T]) -> T:
+        """Read with the pages' connection, one page at a time. Raises StorageFailed."""
         async with self._one_scan_at_a_time:
-            return await self.run_blocking(work)
+            try:
+                return await self.run_blocking(work)
+            except sqlite3.Error as error:
+                raise StorageFailed(f"this node could not read its database: {error}") from None
 
 
 @asynccontextmanager
@@ -137,13 +196,14 @@ async def open_node(
     run_blocking: RunBlocking,
     url: str | None = None,
     now_us: Callable[[], int] = wall_clock_us,
-    jitter: random.Random | None = None,
+    rng: random.Random | None = None,
 ) -> AsyncIterator[Node]:
     """A running node, stopped in order at the end of the block. Closes the store.
 
-    `url` is where clients reach it. `run_blocking`, `now_us` and `jitter` are the seams for simulated
-    time: how blocking work runs, the wall clock in microseconds, and the randomness of backoffs.
+    `url` is where clients reach it. `run_blocking`, `now_us` and `rng` are the seams for simulated
+    time: how blocking work runs, the wall clock in microseconds, and where ids and backoffs come from.
     """
+    rng = rng or random.SystemRandom()
     try:
         committer = Committer(store, run_blocking)
         async with trio.open_nursery() as services:
@@ -151,17 +211,14 @@ async def open_node(
             async with trio.open_nursery() as wires:
                 async with trio.open_nursery() as background:
                     with _database_at_fault(store):
-                        identify = partial(_identify, node_id=config.node_id)
-                        instance = await committer.commit(identify)
-                        node = Node(config, url, instance, store, transport, run_blocking)
-                        if config.role == "leader":
-                            rng = jitter or random.Random()
-                            node.leader = await _lead(node, committer, background, now_us, rng)
-                        else:
-                            promised = await committer.commit(Store.promised)
-                            node.follower = Follower(committer, promised)
-                    for link in node.leader.links if node.leader is not None else ():
-                        wires.start_soon(link.run)
+                        identify = partial(_identify, node_id=config.node_id, rng=rng)
+                        state = await committer.commit(identify)
+                    node = Node(config, url, store, committer, Wires(transport), run_blocking)
+                    if config.role == "leader":
+                        node.takeover = _takeover(node, now_us, rng)
+                        wires.start_soon(_lead, node, node.takeover, background, rng)
+                    else:
+                        node.follower = Follower(committer, state)
                     yield node
                     if node.leader is not None:
                         node.leader.stop()
@@ -184,56 +241,60 @@ def _database_at_fault(store: Store) -> Iterator[None]:
         ) from None
 
 
-def _identify(store: Store, *, node_id: str) -> str:
-    """The instance of this data directory, drawn when it is new."""
-    instance = store.fact("instance")
-    if instance is None:
-        instance = secrets.token_hex(6)
-        store.set_fact("instance", instance)
-    store.set_fact("node_id", node_id)
-    return instance
+def _identify(store: Store, *, node_id: str, rng: random.Random) -> NodeState:
+    """The node's state; its instance is drawn when the data directory is new. Raises SettingError."""
+    state = store.state
+    if state.node_id not in ("", node_id):
+        raise SettingError(
+            f"NODE_ID={node_id!r}: expected {state.node_id!r}, whose data DATA_DIR holds: a node that "
+            "takes another's name needs an empty directory"
+        )
+    store.set_state(
+        state._replace(node_id=node_id, instance=state.instance or rng.randbytes(6).hex())
+    )
+    return store.state
 
 
-def _begin_epoch(store: Store, *, instance: str) -> Epoch:
-    """A leader counts its starts: above everything that this node ever promised or led."""
-    promised = store.promised()
-    epoch = Epoch(promised.number + 1, instance)
-    store.promise(epoch)
-    return epoch
+def _takeover(node: Node, now_us: Callable[[], int], rng: random.Random) -> Takeover:
+    config = node.config
+    return Takeover(
+        name=LeaderName(config.node_id, node.url),
+        urls=config.follower_urls,
+        write_quorum=config.write_quorum,
+        store=node.store,
+        committer=node.committer,
+        transport=node.wires,
+        request_timeout_s=config.request_timeout_s,
+        now_us=now_us,
+        rng=rng,
+    )
 
 
 async def _lead(
-    node: Node,
-    committer: Committer,
-    background: trio.Nursery,
-    now_us: Callable[[], int],
-    jitter: random.Random,
-) -> Leader:
+    node: Node, takeover: Takeover, background: trio.Nursery, rng: random.Random
+) -> None:
+    """Come to lead, and then keep the followers supplied."""
     config = node.config
-    epoch = await committer.commit(partial(_begin_epoch, instance=node.instance))
+    term, clock = await takeover.run()
     lag = SimulatedLag(config.lag, config.follower_urls, config.lag_seed)
-    known: dict[str, str] = {}
-    links = [
-        Link(
-            url,
-            leader=LeaderName(config.node_id, node.url),
-            epoch=epoch,
-            transport=node.transport,
-            read_page=node.page_by_version,
-            page_lag_s=partial(lag.draw_s, url),
-            request_timeout_s=config.request_timeout_s,
-            jitter=jitter,
-            known=known,
-        )
-        for url in config.follower_urls
-    ]
-    return Leader(
-        clock=VersionClock(epoch, now_us, node.store.greatest_timestamp_us()),
-        committer=committer,
-        links=links,
+    leader = Leader(
+        clock=clock,
+        committer=node.committer,
+        store=node.store,
         lag=lag,
-        write_quorum=config.write_quorum,
         write_timeout_s=config.write_timeout_s,
         max_inflight_writes=config.max_inflight_writes,
         nursery=background,
     )
+    node.leadership = Leadership(
+        term,
+        leader,
+        urls=config.follower_urls,
+        wires=node.wires,
+        lag=lag,
+        request_timeout_s=config.request_timeout_s,
+        scan=node.scan,
+        run_blocking=node.run_blocking,
+        rng=rng,
+    )
+    await node.leadership.run()

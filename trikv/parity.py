@@ -14,12 +14,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from trikv.errors import BadRequest, PeerFailed
+from trikv.errors import PeerFailed
 from trikv.link import Link
-from trikv.messages import RecordsAnswer, ReplicaAnswer, S, decode_body, decode_record
+from trikv.messages import RESERVED_PREFIX
 from trikv.node import SCAN_BYTES, SCAN_RECORDS, Node
+from trikv.peers import Remote
 from trikv.store import Digest
-from trikv.transport import Transport
 from trikv.version import Record, Version
 
 #: Maps up to this many keys are shown in full without being asked for.
@@ -44,7 +44,7 @@ class Replica:
 
 async def compare(node: Node, own: Digest, link: Link, timeout_s: float, show: bool) -> Replica:
     """One follower beside this node, whose digest is `own`; with its data if `show`."""
-    remote = Remote(node.transport, link.url, timeout_s)
+    remote = Remote(node.wires, link.url, timeout_s)
     try:
         summary = await remote.summary()
         small = max(summary.records, own.records) <= SHOWN_KEYS
@@ -53,7 +53,8 @@ async def compare(node: Node, own: Digest, link: Link, timeout_s: float, show: b
         data: list[Record] | None = [] if show or small else None
         if data is not None or not equal:
             # The walk is newer than the digests, which may have been taken a moment apart.
-            async with aclosing(_own_records(node)) as ours, aclosing(remote.records()) as theirs:
+            theirs = _records(remote)
+            async with aclosing(_own_records(node)) as ours, aclosing(theirs):
                 differing = await _walk(ours, theirs, data)
                 equal = not differing
     except PeerFailed as failure:
@@ -68,41 +69,11 @@ async def compare(node: Node, own: Digest, link: Link, timeout_s: float, show: b
     )
 
 
-class Remote:
-    """Another node's map, read over the transport. Raises PeerFailed."""
-
-    def __init__(self, transport: Transport, url: str, timeout_s: float) -> None:
-        self._transport = transport
-        self._url = url
-        self._timeout_s = timeout_s
-
-    async def summary(self) -> ReplicaAnswer:
-        return await self._get("/replica", ReplicaAnswer)
-
-    async def records(self) -> AsyncGenerator[Record]:
-        """All its records in version order."""
-        after = ""
-        while True:
-            path = f"/replica/records?limit={SCAN_RECORDS}{after}"
-            page = await self._get(path, RecordsAnswer)
-            for record in page.records:
-                try:
-                    yield decode_record(record, "record")
-                except BadRequest as error:
-                    raise PeerFailed(f"{self._url}{path}: {error.detail}") from None
-            if page.next is None:
-                return
-            after = f"&after={page.next}"
-
-    async def _get(self, path: str, kind: type[S]) -> S:
-        url = self._url + path
-        reply = await self._transport.request("GET", url, timeout_s=self._timeout_s)
-        if reply.status != 200:
-            raise PeerFailed(f"{url}: answered {reply.status}")
-        try:
-            return decode_body(reply.body, kind)
-        except BadRequest as error:
-            raise PeerFailed(f"{url}: {error.detail}") from None
+async def _records(remote: Remote) -> AsyncGenerator[Record]:
+    async with aclosing(remote.pages()) as pages:
+        async for page in pages:
+            for record in page:
+                yield record
 
 
 async def _own_records(node: Node) -> AsyncGenerator[Record]:
@@ -142,6 +113,6 @@ def _place(record: Record) -> tuple[Version, str]:
 
 async def _next_live(records: AsyncIterator[Record]) -> Record | None:
     async for record in records:
-        if not record.deleted:
+        if not record.deleted and not record.key.startswith(RESERVED_PREFIX):
             return record
     return None

@@ -1,5 +1,8 @@
 """The map on SQLite: one table, one upsert that is the merge. Synchronous.
 
+Beside the records lies what the node knows of itself, `NodeState`, in a table of facts; both change in
+the same transactions.
+
 Rules
 - Nothing changes a record but `merge`, whose upsert is the merge rule of `trikv.version.wins` in SQL.
 - A change happens in a transaction, opened by the committer alone. With durability `fsync` a commit
@@ -27,7 +30,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from trikv.errors import SettingError
-from trikv.version import NO_EPOCH, Epoch, Record, Version
+from trikv.messages import MAX_KEY_BYTES
+from trikv.state import NodeState, facts_of, state_of
+from trikv.version import Epoch, Record, Version
 
 Durability = Literal["fsync", "os"]
 
@@ -45,21 +50,28 @@ CREATE TABLE records (
     timestamp_us INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX records_by_version ON records (epoch, instance, timestamp_us);
+CREATE INDEX tombstones ON records (epoch, instance, timestamp_us) WHERE value = '';
 CREATE TABLE facts (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
 
 _COLUMNS = "key, value, epoch, instance, timestamp_us"
 
-_MERGE = f"""
-INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)
+_UPSERT = """
+INSERT INTO {table} ({columns}) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET
     value = excluded.value,
     epoch = excluded.epoch,
     instance = excluded.instance,
     timestamp_us = excluded.timestamp_us
 WHERE (excluded.epoch, excluded.instance, excluded.timestamp_us, excluded.value)
-    > (records.epoch, records.instance, records.timestamp_us, records.value)
+    > ({table}.epoch, {table}.instance, {table}.timestamp_us, {table}.value)
 """
+_MERGE = _UPSERT.format(table="records", columns=_COLUMNS)
+_STAGE = _UPSERT.format(table="staged", columns=_COLUMNS)
+
+#: Keys from here on are not reserved (see `messages.RESERVED_PREFIX`).
+_FIRST_KEY = "\1"
+_LAST_CHARACTER = "\U0010ffff"
 
 _Row = tuple[str, str, int, str, int]
 
@@ -98,9 +110,15 @@ class Store:
     def __init__(self, path: Path | None, durability: Durability) -> None:
         self.path = path
         self._lock = None if path is None else _lock(path.with_name(LOCK_NAME))
-        self._writer = self._connect(durability)
-        self._reader = self._writer if path is None else self._connect(durability)
-        self._pager = self._writer if path is None else self._connect(durability)
+        self._connections: list[sqlite3.Connection] = []
+        try:
+            self._writer = self._connect(durability)
+            self._reader = self._writer if path is None else self._connect(durability)
+            self._pager = self._writer if path is None else self._connect(durability)
+            self.state = state_of(dict(self._writer.execute("SELECT name, value FROM facts")))
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def open(cls, data_dir: Path | None, durability: Durability = "fsync") -> Store:
@@ -113,7 +131,7 @@ class Store:
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             return cls(data_dir / FILE_NAME, durability)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, ValueError) as error:
             raise SettingError(
                 f"DATA_DIR={str(data_dir)!r}: expected a directory that this user can write to, "
                 f"with a database of trikv's in it or none: {error}"
@@ -126,20 +144,17 @@ class Store:
             check_same_thread=False,
             timeout=5.0,
         )
-        try:
-            new = self._is_new(connection)  # first: the mode is written into the file
-            connection.execute("PRAGMA journal_mode = WAL")
-            level = "FULL" if durability == "fsync" else "NORMAL"
-            connection.execute(f"PRAGMA synchronous = {level}")
-            connection.execute("PRAGMA fullfsync = ON")  # macOS: else data stays in the drive
-            if new:
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
-                    f"PRAGMA user_version = {FORMAT}; COMMIT;"
-                )
-        except BaseException:
-            connection.close()
-            raise
+        self._connections.append(connection)
+        new = self._is_new(connection)  # first: the mode is written into the file
+        connection.execute("PRAGMA journal_mode = WAL")
+        level = "FULL" if durability == "fsync" else "NORMAL"
+        connection.execute(f"PRAGMA synchronous = {level}")
+        connection.execute("PRAGMA fullfsync = ON")  # macOS: else data stays in the drive
+        if new:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+                f"PRAGMA user_version = {FORMAT}; COMMIT;"
+            )
         return connection
 
     def _is_new(self, connection: sqlite3.Connection) -> bool:
@@ -158,7 +173,7 @@ class Store:
         return False
 
     def close(self) -> None:
-        for connection in {self._pager, self._reader, self._writer}:
+        for connection in self._connections:
             connection.close()
         if self._lock is not None:
             self._lock.close()
@@ -168,60 +183,121 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All changes made inside are committed at the end, or none. Raises sqlite3.Error."""
+        before = self.state
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             yield
             self._writer.execute("COMMIT")
         except BaseException:
+            self.state = before
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
 
     def merge(self, records: Iterable[Record]) -> None:
         """Merge records into the map: each stays only if it wins over what is there."""
+        self._writer.executemany(_MERGE, map(_row, records))
+
+    def set_state(self, state: NodeState) -> None:
+        """What the node knows of itself from now on. Raises AssertionError if it contradicts itself."""
+        state.check_invariants()
+        before = facts_of(self.state)
+        changed = [(name, text) for name, text in facts_of(state).items() if before[name] != text]
         self._writer.executemany(
-            _MERGE, [(r.key, r.value, *r.version.epoch, r.version.timestamp_us) for r in records]
-        )
-
-    def promised(self) -> Epoch:
-        """The highest epoch that this node has promised; NO_EPOCH if none."""
-        rows = self._writer.execute("SELECT value FROM facts WHERE name = 'promised'").fetchall()
-        return Epoch.parse(rows[0][0]) if rows else NO_EPOCH
-
-    def promise(self, epoch: Epoch) -> None:
-        """Refuse every epoch below this one from now on."""
-        self.set_fact("promised", str(epoch))
-
-    def set_fact(self, name: str, value: str) -> None:
-        self._writer.execute(
             "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (name, value),
+            changed,
         )
+        self.state = state
+
+    def current(self, key: str) -> Record | None:
+        """The same as `get` as this transaction sees it."""
+        return _get(self._writer, key)
+
+    def purge(self, limit: int) -> int:
+        """Remove tombstones up to the floor, so many at most; how many were removed."""
+        victims = (
+            "SELECT key FROM records WHERE value = '' AND (epoch, instance, timestamp_us) <= (?, ?, ?)"
+            " ORDER BY epoch, instance, timestamp_us LIMIT ?"
+        )
+        bound = (*_version_row(self.state.floor), limit)
+        return self._writer.execute(f"DELETE FROM records WHERE key IN ({victims})", bound).rowcount
+
+    # A takeover by a node that was brought elsewhere reads a map into a table beside its own, which is
+    # gone with the connection, and exchanges the two in one transaction.
+
+    def begin_staging(self) -> None:
+        """An empty map beside the map."""
+        self.end_staging()
+        self._writer.execute(
+            "CREATE TEMP TABLE staged (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL,"
+            " epoch INTEGER NOT NULL, instance TEXT NOT NULL, timestamp_us INTEGER NOT NULL)"
+            " WITHOUT ROWID"
+        )
+
+    def stage(self, records: Iterable[Record]) -> None:
+        """Merge records into the map beside the map."""
+        self._writer.executemany(_STAGE, map(_row, records))
+
+    def merge_staged(self) -> list[tuple[Record, Record | None]]:
+        """Merge it all; what the map held beyond it, each with what the other had of that key."""
+        columns = ", ".join(f"{table}.{c}" for table in "rs" for c in _COLUMNS.split(", "))
+        rows = self._writer.execute(
+            f"SELECT {columns} FROM records r LEFT JOIN temp.staged s ON s.key = r.key"
+            " WHERE (s.key IS NULL AND r.value <> '') OR (r.epoch, r.instance, r.timestamp_us, r.value)"
+            " > (s.epoch, s.instance, s.timestamp_us, s.value)"
+        )
+        strays = [(_record(row[:5]), None if row[5] is None else _record(row[5:])) for row in rows]
+        staged = self._writer.execute(f"SELECT {_COLUMNS} FROM temp.staged").fetchall()
+        self._writer.executemany(_MERGE, staged)
+        return strays
+
+    def end_staging(self) -> None:
+        self._writer.execute("DROP TABLE IF EXISTS temp.staged")
 
     # -- reads --------------------------------------------------------------------------------------
 
-    def fact(self, name: str) -> str | None:
-        rows = self._reader.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchall()
-        return rows[0][0] if rows else None
-
     def get(self, key: str) -> Record | None:
         """The record of a key, which may be a tombstone, or None."""
-        query = f"SELECT {_COLUMNS} FROM records WHERE key = ?"
-        rows = self._reader.execute(query, (key,)).fetchall()
-        return _record(rows[0]) if rows else None
+        return _get(self._reader, key)
 
-    def greatest_timestamp_us(self) -> int:
-        """The timestamp of the newest record that a leader wrote, 0 if there is none."""
+    def peek(self, key: str) -> Record | None:
+        """The same on the pages' connection: for scans."""
+        return _get(self._pager, key)
+
+    def greatest_version(self) -> Version | None:
+        """The version of the newest record; None if the map is empty."""
         rows = self._reader.execute(
-            "SELECT timestamp_us FROM records WHERE epoch > 0"
+            f"SELECT {_COLUMNS} FROM records"
             " ORDER BY epoch DESC, instance DESC, timestamp_us DESC LIMIT 1"
         ).fetchall()
-        return rows[0][0] if rows else 0
+        return _record(rows[0]).version if rows else None
 
-    def page_by_key(self, after: str, limit: int, max_bytes: int) -> list[Record]:
-        """The records whose keys follow `after` ("" for the first), in key order, bounded."""
-        query = f"SELECT {_COLUMNS} FROM records WHERE key > ? ORDER BY key LIMIT ?"
-        return _bounded(self._pager.execute(query, (after, limit)), max_bytes)
+    def count_after(self, after: Version, limit: int) -> int:
+        """How many records have greater versions, counted up to `limit`."""
+        query = (
+            "SELECT count(*) FROM (SELECT 1 FROM records"
+            " WHERE (epoch, instance, timestamp_us) > (?, ?, ?) LIMIT ?)"
+        )
+        count: int = self._pager.execute(query, (*_version_row(after), limit)).fetchone()[0]
+        return count
+
+    def page_by_key(
+        self, after: str, limit: int, max_bytes: int, *, live_only: bool = False, prefix: str = ""
+    ) -> list[Record]:
+        """The records whose keys follow `after` ("" for the first), in key order, bounded.
+
+        Reserved keys are left out. With a `prefix`, only keys that begin with it.
+        """
+        query = f"SELECT {_COLUMNS} FROM records WHERE key > ? AND key >= ?"
+        bound: list[str | int] = [after, max(_FIRST_KEY, prefix)]
+        if prefix:
+            query += " AND key <= ?"
+            bound.append(prefix + _LAST_CHARACTER * MAX_KEY_BYTES)
+        if live_only:
+            query += " AND value <> ''"
+        return _bounded(
+            self._pager.execute(f"{query} ORDER BY key LIMIT ?", (*bound, limit)), max_bytes
+        )
 
     def page_by_version(self, after: Version | None, limit: int, max_bytes: int) -> list[Record]:
         """The records with greater versions, in version order, bounded; [] at the end.
@@ -259,6 +335,12 @@ def _lock(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _get(connection: sqlite3.Connection, key: str) -> Record | None:
+    query = f"SELECT {_COLUMNS} FROM records WHERE key = ?"
+    rows = connection.execute(query, (key,)).fetchall()
+    return _record(rows[0]) if rows else None
+
+
 def _version_row(version: Version) -> tuple[int, str, int]:
     return (*version.epoch, version.timestamp_us)
 
@@ -272,13 +354,18 @@ def _record(row: _Row) -> Record:
     return Record(key, value, Version(Epoch(epoch, instance), timestamp_us))
 
 
+def size_of(record: Record) -> int:
+    """What a record counts towards a page's bound."""
+    return len(record.key) + len(record.value)
+
+
 def _bounded(rows: sqlite3.Cursor, max_bytes: int) -> list[Record]:
     """Rows up to about `max_bytes` of keys and values, at least one; the cursor is closed after."""
     page: list[Record] = []
     size = 0
     for row in rows:
         page.append(_record(row))
-        size += len(row[0]) + len(row[1])
+        size += size_of(page[-1])
         if size >= max_bytes:
             break
     rows.close()  # or the read transaction would stay open and hold back checkpoints

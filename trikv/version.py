@@ -76,6 +76,10 @@ class Version(NamedTuple):
         return cls(Epoch(int(found[1]), found[2]), int(found[3]))
 
 
+#: Below every version there is: how far a node is that has been brought nowhere yet.
+NO_VERSION = Version(NO_EPOCH, 0)
+
+
 def is_instance(text: str) -> bool:
     """Whether `text` can be a node's instance: 1 to 32 digits and small letters."""
     return _INSTANCE.fullmatch(text) is not None
@@ -108,12 +112,12 @@ class VersionClock:
     def __init__(self, epoch: Epoch, now_us: Callable[[], int], seen_us: int = 0) -> None:
         self.epoch = epoch
         self._now_us = now_us
-        self._last_us = seen_us
+        self.last_us = seen_us
 
     def issue(self) -> Version:
         """The version of one write. Raises OverflowError past the year 2255."""
-        issued_us = max(self._now_us(), self._last_us + 1)
+        issued_us = max(self._now_us(), self.last_us + 1)
         if issued_us > MAX_TIMESTAMP_US:
             raise OverflowError("the clock is past the year 2255")
-        self._last_us = issued_us
+        self.last_us = issued_us
         return Version(self.epoch, issued_us)

@@ -116,7 +116,7 @@ def test_a_write_that_cannot_be_confirmed_is_refused_at_once_and_those_after_it_
         began = time.monotonic()
         answer = nodes.leader.put("a", 1)
         assert time.monotonic() - began < 5  # not WRITE_TIMEOUT, which is 10 s here
-        assert answer.status_code == 503
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_enough_followers")
         assert nodes.leader.ask("GET", "/health?ready=true").status_code == 503
         for node in nodes.followers[:3]:
             node.start()
@@ -241,7 +241,7 @@ def test_the_start_up_line_says_role_url_quorum_lag_and_data_directory(tmp_path:
             f"data_dir={nodes.leader.data_dir}",
         ):
             assert part in started
-        assert len(log.splitlines()) < 10, log  # quiet at INFO, however many writes
+        assert len(log.splitlines()) < 15, log  # quiet at INFO, however many writes
 
 
 def test_a_node_that_is_paused_is_down_and_comes_back(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ RUN_COMMAND = (
 TEST_COMMAND = "python3 -m venv .venv && .venv/bin/pip install tox && .venv/bin/tox"
 
 #: The base of other errors, and what one node says to itself of another.
-NEVER_ANSWERED = {"refused", "peer_failed"}
+NEVER_ANSWERED = {"refused", "peer_failed", "superseded"}
 
 #: Numbers that mark a file's format, and bound nothing.
 NOT_BOUNDS = {"store.APPLICATION_ID", "store.FORMAT"}

@@ -11,6 +11,7 @@ from trikv.errors import (
     PeerFailed,
     Refused,
     SettingError,
+    Superseded,
     TrikvError,
     Unavailable,
 )
@@ -23,7 +24,7 @@ KINDS = [
 INNER = {BadRequest, Refused, Unavailable, OutcomeUnknown}
 
 #: Those that are answered to a client.
-ANSWERED = [kind for kind in KINDS if kind not in INNER | {SettingError, PeerFailed}]
+ANSWERED = [kind for kind in KINDS if kind not in INNER | {SettingError, PeerFailed, Superseded}]
 
 
 def test_the_docstring_draws_every_error_with_its_status_and_code() -> None:

@@ -18,10 +18,22 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.unit.strategies import close_epochs, close_records, close_versions, keys, records
 from trikv.errors import SettingError
+from trikv.messages import RESERVED_PREFIX
+from trikv.state import NodeState
 from trikv.store import APPLICATION_ID, EMPTY_DIGEST, FILE_NAME, FORMAT, Store, digest_of
-from trikv.version import NO_EPOCH, PLAIN_EPOCH, Epoch, Record, Version, wins
+from trikv.version import NO_EPOCH, NO_VERSION, PLAIN_EPOCH, Epoch, Record, Version, wins
 
 EPOCH = Epoch(1, "a")
+STATE = NodeState(
+    node_id="node",
+    instance="i",
+    cluster="c",
+    promised=Epoch(7, "x"),
+    established=Epoch(6, "b"),
+    led=Epoch(2, "i"),
+    watermark=Version(Epoch(6, "b"), 12),
+    floor=Version(Epoch(6, "b"), 11),
+)
 
 
 def record(key: str, timestamp_us: int, value: str = "1") -> Record:
@@ -33,6 +45,10 @@ def merge(store: Store, some: Iterable[Record]) -> None:
         store.merge(some)
 
 
+def promise(store: Store, epoch: Epoch) -> None:
+    store.set_state(store.state._replace(promised=epoch))
+
+
 class HalfWay(Exception):
     """What goes wrong in the middle of a transaction."""
 
@@ -41,13 +57,18 @@ def change_half_way(store: Store, some: Iterable[Record], epoch: Epoch) -> None:
     """Change everything there is to change, then fail."""
     with store.transaction():
         store.merge(some)
-        store.promise(epoch)
-        store.set_fact("name", "value")
+        promise(store, epoch)
         raise HalfWay
 
 
 def held(store: Store) -> list[Record]:
-    return store.page_by_key("", 10**6, 10**9)
+    """All that a store holds, in key order."""
+    return sorted(store.page_by_version(None, 10**6, 10**9))
+
+
+def shown(some: Iterable[Record]) -> list[Record]:
+    """Those whose keys are not reserved, in key order."""
+    return sorted(one for one in some if not one.key.startswith(RESERVED_PREFIX))
 
 
 def modelled(some: Iterable[Record]) -> list[Record]:
@@ -220,7 +241,7 @@ class StoreAgreesWithDict(RuleBasedStateMachine):
     @rule(some=st.lists(close_records, max_size=5), epoch=close_epochs)
     def take_a_batch(self, some: list[Record], epoch: Epoch) -> None:
         with self.store.transaction():
-            self.store.promise(epoch)
+            promise(self.store, epoch)
             self.store.merge(some)
         self.promised = epoch
         self._apply(some)
@@ -241,7 +262,7 @@ class StoreAgreesWithDict(RuleBasedStateMachine):
 
     @rule(after=st.sampled_from(["", "a"]) | keys, limit=st.integers(1, 4), size=st.integers(1, 20))
     def page_by_key(self, after: str, limit: int, size: int) -> None:
-        following = [r for r in sorted(self.model.values()) if r.key > after]
+        following = [r for r in shown(self.model.values()) if r.key > after]
         page = self.store.page_by_key(after, limit, size)
         assert page == following[: len(page)]
         assert bool(page) == bool(following)
@@ -259,10 +280,14 @@ class StoreAgreesWithDict(RuleBasedStateMachine):
     @invariant()
     def same(self) -> None:
         assert held(self.store) == sorted(self.model.values())
-        assert self.store.promised() == self.promised
+        assert self.store.state.promised == self.promised
         assert digest_of([held(self.store)]) == digest_of([list(self.model.values())])
-        led = [r.version for r in self.model.values() if r.version.epoch.number > 0]
-        assert self.store.greatest_timestamp_us() == (max(led).timestamp_us if led else 0)
+        versions = [r.version for r in self.model.values()]
+        assert self.store.greatest_version() == max(versions, default=None)
+        for bound in [NO_VERSION, *versions[:3]]:
+            behind = sum(version > bound for version in versions)
+            assert self.store.count_after(bound, 10**6) == behind
+            assert self.store.count_after(bound, 1) == min(behind, 1)
 
 
 TestStoreAgreesWithDict = StoreAgreesWithDict.TestCase
@@ -277,7 +302,7 @@ def test_nothing_of_a_failed_transaction_stays(memory: Store) -> None:
     with pytest.raises(HalfWay):
         change_half_way(memory, [record("a", 2), record("b", 2)], Epoch(9, "z"))
     assert held(memory) == [record("a", 1)]
-    assert memory.promised() == NO_EPOCH
+    assert memory.state.promised == NO_EPOCH
 
 
 def test_a_transaction_can_follow_a_failed_one(memory: Store) -> None:
@@ -291,26 +316,21 @@ def test_readers_see_committed_data_only(on_disk: Store) -> None:
     merge(on_disk, [record("a", 1)])
     with on_disk.transaction():
         on_disk.merge([record("a", 2), record("b", 2)])
-        on_disk.set_fact("name", "value")
         assert on_disk.get("a") == record("a", 1)
         assert on_disk.get("b") is None
         assert held(on_disk) == [record("a", 1)]
         assert on_disk.page_by_version(None, 9, 999) == [record("a", 1)]
-        assert on_disk.fact("name") is None
     assert held(on_disk) == [record("a", 2), record("b", 2)]
-    assert on_disk.fact("name") == "value"
 
 
 def test_what_is_committed_is_there_after_opening_again(tmp_path: Path) -> None:
     with closing(Store.open(tmp_path)) as store:
         merge(store, [record("a", 1, '"é😀"'), record("gone", 2, "")])
         with store.transaction():
-            store.promise(Epoch(7, "x"))
-            store.set_fact("instance", "i")
+            store.set_state(STATE)
     with closing(Store.open(tmp_path)) as store:
         assert held(store) == [record("a", 1, '"é😀"'), record("gone", 2, "")]
-        assert store.promised() == Epoch(7, "x")
-        assert store.fact("instance") == "i"
+        assert store.state == STATE
 
 
 def test_what_is_committed_is_in_the_files_before_the_store_is_closed(tmp_path: Path) -> None:
@@ -382,7 +402,7 @@ def test_pages_by_key_are_complete_and_bounded(
             assert sum(len(r.key) + len(r.value) for r in page[:-1]) < max_bytes
             read += page
             after = page[-1].key
-        assert read == modelled(some)
+        assert read == shown(modelled(some))
 
 
 def test_a_write_larger_than_a_page_is_one_page(memory: Store) -> None:
@@ -427,7 +447,7 @@ def test_no_read_leaves_a_transaction_open_that_holds_back_checkpoints(
     assert len(on_disk.page_by_version(None, 2, 999)) == 2
     assert len(on_disk.page_by_version(None, 100, 1)) == 1
     assert on_disk.get("k007") is not None
-    assert on_disk.greatest_timestamp_us() == 299
+    assert on_disk.greatest_version() == record("k299", 299).version
     merge(on_disk, [record("k007", 400)])
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
         other.execute("PRAGMA busy_timeout = 0")
@@ -570,9 +590,76 @@ def test_a_file_of_ours_says_so() -> None:
             assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_the_newest_timestamp_is_that_of_the_greatest_version_of_a_leader(memory: Store) -> None:
-    assert memory.greatest_timestamp_us() == 0
-    merge(memory, [Record("p", "1", Version(PLAIN_EPOCH, 10**15))])
-    assert memory.greatest_timestamp_us() == 0
-    merge(memory, [record("a", 7), Record("b", "", Version(Epoch(2, "a"), 5))])
-    assert memory.greatest_timestamp_us() == 5
+# -- lists, tombstones, staging -------------------------------------------------------------------------
+
+
+@given(
+    some=st.lists(
+        st.builds(
+            Record,
+            keys | st.text("ab", min_size=1, max_size=4),
+            st.sampled_from(["", "1"]),
+            close_versions,
+        )
+    ),
+    prefix=st.text("ab\U0010ffff", max_size=2),
+    after=st.text("ab", max_size=3),
+)
+def test_a_list_has_the_live_keys_with_its_prefix(
+    some: list[Record], prefix: str, after: str
+) -> None:
+    with closing(Store.open(None)) as store:
+        merge(store, some)
+        live = [one for one in shown(modelled(some)) if not one.deleted and one.key > after]
+        page = store.page_by_key(after, 10**6, 10**9, live_only=True, prefix=prefix)
+        assert page == [one for one in live if one.key.startswith(prefix)]
+
+
+@given(some=st.lists(close_records, max_size=12), floor=close_versions)
+def test_a_purge_removes_the_tombstones_up_to_the_floor_and_nothing_else(
+    some: list[Record], floor: Version
+) -> None:
+    with closing(Store.open(None)) as store:
+        merge(store, some)
+        with store.transaction():
+            store.set_state(
+                NodeState(
+                    promised=floor.epoch, established=Epoch(1, "z"), watermark=floor, floor=floor
+                )
+                if floor.epoch >= Epoch(1, "z")
+                else NodeState(
+                    promised=Epoch(1, "z"), established=Epoch(1, "z"), watermark=floor, floor=floor
+                )
+            )
+        gone = [one for one in modelled(some) if one.deleted and one.version <= floor]
+        counts = []
+        for _ in range(3):
+            with store.transaction():
+                counts.append(store.purge(1))
+        assert counts == [1] * min(3, len(gone)) + [0] * (3 - min(3, len(gone)))
+        with store.transaction():
+            store.purge(10**6)
+        assert held(store) == [one for one in modelled(some) if one not in gone]
+
+
+@given(own=st.lists(close_records, max_size=6), other=st.lists(close_records, max_size=6))
+def test_what_was_staged_is_merged_and_what_was_held_beyond_it_is_told(
+    own: list[Record], other: list[Record]
+) -> None:
+    with closing(Store.open(None)) as store:
+        merge(store, own)
+        with store.transaction():
+            store.begin_staging()
+            store.stage(other)
+        assert held(store) == modelled(own)
+        with store.transaction():
+            strays = store.merge_staged()
+            store.end_staging()
+        assert held(store) == modelled([*own, *other])
+        theirs = {one.key: one for one in modelled(other)}
+        expected = [
+            (one, theirs.get(one.key))
+            for one in modelled(own)
+            if wins(one, theirs.get(one.key)) and not (one.deleted and one.key not in theirs)
+        ]
+        assert sorted(strays, key=lambda stray: stray[0]) == expected

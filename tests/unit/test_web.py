@@ -200,7 +200,7 @@ async def test_there_is_no_trace_unless_it_is_asked_for(
 # -- writes that are not confirmed ----------------------------------------------------------------------
 
 
-async def test_too_few_followers_is_quorum_not_met_at_once_and_the_write_stays(
+async def test_too_few_followers_is_refused_at_once_and_nothing_is_written(
     autojump_clock: MockClock,
 ) -> None:
     async with clients(write_quorum=3) as c:
@@ -210,8 +210,23 @@ async def test_too_few_followers_is_quorum_not_met_at_once_and_the_write_stays(
         answer = await c.leader.put("k", 1)
         assert trio.current_time() == began
         told = answer.json()
-        assert (answer.status, told["code"]) == (503, "quorum_not_met")
+        assert (answer.status, told["code"]) == (503, "not_enough_followers")
         assert answer.headers["content-type"] == "application/problem+json"
+        assert (told["live_links"], told["required"]) == (2, 3)
+        assert (await c.leader.ask("GET", "/kv/k")).status == 404
+
+
+async def test_followers_that_fail_meanwhile_are_quorum_not_met_at_once_and_the_write_stays(
+    autojump_clock: MockClock,
+) -> None:
+    async with clients(write_quorum=3) as c:
+        await trio.sleep(0.3)  # between two heartbeats
+        c.take_down(0, 1, 2)  # the leader has not noticed yet
+        began = trio.current_time()
+        answer = await c.leader.put("k", 1)
+        assert trio.current_time() == began
+        told = answer.json()
+        assert (answer.status, told["code"]) == (503, "quorum_not_met")
         assert told["required"] == 3
         assert told["follower_acks"] <= 2
         assert (await c.leader.get("/kv/k"))["version"] == told["version"]
@@ -513,9 +528,14 @@ async def test_health_tells_what_a_leader_is_and_has(autojump_clock: MockClock) 
             "node_id": "leader",
             "url": "http://leader",
             "ready": True,
+            "waiting_for": [],
             "software_version": __version__,
+            "cluster": c.cluster.node.store.state.cluster,
             "epoch": str(c.cluster.leader.epoch),
+            "leads": True,
             "write_quorum": 2,
+            "pending_write_quorum": None,
+            "environment_write_quorum": 2,
             "followers": 2,
             "live_links": 2,
             "inflight_writes": 0,
@@ -548,7 +568,10 @@ async def test_a_leader_with_too_few_live_links_is_alive_and_not_ready(
         assert (alive.status, alive.json()["ready"]) == (200, False)
         assert (await c.leader.ask("GET", "/health?ready=false")).status == 200
         assert (await c.leader.ask("GET", "/health?ready=true")).status == 503
-        await c.leader.post("/admin/quorum", {"write_quorum": 1})
+        answer = await c.leader.post("/admin/quorum", {"write_quorum": 1})
+        assert answer.json()["code"] == "not_enough_followers"
+        answer = await c.leader.post("/admin/quorum", {"write_quorum": 1, "force": True})
+        assert "warning" in answer.json()
         assert (await c.leader.ask("GET", "/health?ready=true")).status == 200
 
 

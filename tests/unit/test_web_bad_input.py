@@ -473,7 +473,6 @@ async def test_an_escaped_slash_is_a_slash_and_a_double_slash_is_two(leader: Cli
         "//kv/a",
         "/KV/a",
         "/x/../kv/a",
-        "/kv",
         "/",
         "*",
         "/kva",

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import trio
 
 from trikv import __version__, jsonvalue, logs
 from trikv.errors import InvalidBody
-from trikv.lag import LagRange, lag_problem
+from trikv.lag import LagRange, SimulatedLag, lag_problem
 from trikv.leader import Leader
 from trikv.link import Link
-from trikv.messages import LagBody, QuorumBody, decode_body, encode_map
+from trikv.messages import (
+    AdmitBody,
+    LagBody,
+    PartitionBody,
+    QuorumBody,
+    decode_body,
+    encode_map,
+)
 from trikv.node import Node
 from trikv.parity import SHOWN_KEYS, Replica, compare
 from trikv.quorum import write_quorum_problem
@@ -23,23 +30,41 @@ from trikv.web.exchange import Answer, Request, answer, boolean, parameters
 async def health(node: Node, request: Request) -> Answer:
     """`GET /health[?ready=true]`: alive, and on request whether it can serve."""
     asked = parameters(request, ready=boolean)
-    ready = node.leader is None or node.leader.ready
+    waiting_for = node.waiting_for
+    ready = not waiting_for
     told: dict[str, Any] = {
         "status": "ok",
         "role": node.config.role,
         "node_id": node.config.node_id,
         "url": node.url,
         "ready": ready,
+        "waiting_for": waiting_for,
         "software_version": __version__,
+        "cluster": node.store.state.cluster or None,
         "epoch": str(node.epoch),
     }
-    if (leader := node.leader) is not None:
+    if (leadership := node.leadership) is not None:
+        leader = leadership.leader
         told |= {
+            "leads": leader.deposed is None,
             "write_quorum": leader.write_quorum,
+            "pending_write_quorum": leadership.reconfiguration.pending,
+            "environment_write_quorum": node.config.write_quorum,
             "followers": len(leader.links),
             "live_links": leader.live_links,
             "inflight_writes": leader.inflight_writes,
-            "lag": _lag(leader),
+            "lag": _lag(leader.lag, _names(leader)),
+        }
+    elif node.takeover is not None:
+        told |= {
+            "leads": False,
+            "write_quorum": node.config.write_quorum,
+            "pending_write_quorum": None,
+            "environment_write_quorum": node.config.write_quorum,
+            "followers": len(node.config.follower_urls),
+            "live_links": 0,
+            "inflight_writes": 0,
+            "lag": _lag(SimulatedLag(node.config.lag, node.config.follower_urls, None), {}),
         }
     elif node.follower is not None and node.follower.leader is not None:
         told["leader"] = node.follower.leader
@@ -48,14 +73,21 @@ async def health(node: Node, request: Request) -> Answer:
 
 async def set_quorum(node: Node, request: Request) -> Answer:
     """`POST /admin/quorum`: for all writes that begin from now on."""
-    leader = node.require_leader()
+    leadership = node.require_leadership()
     parameters(request)
-    asked = decode_body(request.body, QuorumBody).write_quorum
-    if problem := write_quorum_problem(asked, len(leader.links)):
+    body = decode_body(request.body, QuorumBody)
+    asked = body.write_quorum
+    if problem := write_quorum_problem(asked, len(leadership.links)):
         raise InvalidBody(f"write_quorum: {problem}, got {asked}", field="write_quorum")
-    previous, leader.write_quorum = leader.write_quorum, asked
-    logs.info("quorum.changed", write_quorum=asked, previous_write_quorum=previous)
-    return answer({"write_quorum": asked, "previous_write_quorum": previous})
+    previous = await leadership.reconfiguration.change(asked, force=body.force)
+    told: dict[str, Any] = {"write_quorum": asked, "previous_write_quorum": previous}
+    if body.force:
+        told["warning"] = (
+            f"in force at once, without the {previous} confirmations that it should have: if this "
+            "leader is lost before its followers have the change, a takeover goes by the old quorum, "
+            "and may miss what was confirmed under the new one"
+        )
+    return answer(told)
 
 
 async def set_lag(node: Node, request: Request) -> Answer:
@@ -69,12 +101,34 @@ async def set_lag(node: Node, request: Request) -> Answer:
     link = None if asked.follower is None else _find_link(leader, asked.follower)
     leader.lag.set(lag, None if link is None else link.url)
     logs.info("lag.changed", follower=link.url if link else "all", **lag._asdict())
-    return answer(_lag(leader))
+    return answer(_lag(leader.lag, _names(leader)))
+
+
+async def partition(node: Node, request: Request) -> Answer:
+    """`POST /admin/partition`: cut or heal the wire to one follower."""
+    leadership = node.require_leadership()
+    parameters(request)
+    asked = decode_body(request.body, PartitionBody)
+    link = _find_link(leadership.leader, asked.follower)
+    (leadership.wires.cut if asked.cut else leadership.wires.heal)(link.url)
+    link.nudge()
+    logs.info("wire.cut" if asked.cut else "wire.healed", follower=link.url)
+    return answer({"url": link.url, "node_id": link.node_id, "cut": asked.cut})
+
+
+async def admit(node: Node, request: Request) -> Answer:
+    """`POST /admin/admit`: bring in a new node that waits for others to answer."""
+    leadership = node.require_leadership()
+    parameters(request)
+    link = _find_link(leadership.leader, decode_body(request.body, AdmitBody).follower)
+    leadership.admit_anyway(link)
+    return answer({"url": link.url, "node_id": link.node_id, "admitted": True})
 
 
 async def replica_status(node: Node, request: Request) -> Answer:
     """`GET /admin/replica-status[?data=true]`: every follower beside the leader."""
-    leader = node.require_leader()
+    leadership = node.require_leadership()
+    leader = leadership.leader
     show: bool = parameters(request, data=boolean).get("data", False)
     own = await node.digest()
     timeout_s = node.config.request_timeout_s
@@ -97,7 +151,10 @@ async def replica_status(node: Node, request: Request) -> Answer:
         },
         "leader",
     )
-    followers = ",".join(_follower(link, replicas[link.url]) for link in leader.links)
+    behind = {link.url: await leadership.lag_records(link) for link in leader.links}
+    followers = ",".join(
+        _follower(link, replicas[link.url], behind[link.url]) for link in leader.links
+    )
     return Answer(f'{{"leader":{_with_data(head, data)},"followers":[{followers}]}}'.encode())
 
 
@@ -105,15 +162,16 @@ async def _own_data(node: Node) -> list[Record]:
     return [record async for page in node.pages_by_key() for record in page]
 
 
-def _follower(link: Link, replica: Replica) -> str:
+def _follower(link: Link, replica: Replica, behind: int) -> str:
     told = {
         "url": link.url,
         "node_id": link.node_id,
         "status": replica.status,
         "link": link.state,
         "link_reason": link.reason,
-        "lag_records": link.held_records,
+        "lag_records": behind,
         "lag_ms": round(link.lag_ms, 3),
+        "rate_records_s": round(link.rate_records_s, 1),
         "records": replica.records,
         "digest": replica.digest,
         "differing_keys": list(replica.differing_keys),
@@ -129,12 +187,15 @@ def _with_data(encoded: str, data: Sequence[Record] | None) -> str:
     return f'{encoded[:-1]},"data":{shown}}}'
 
 
-def _lag(leader: Leader) -> dict[str, Any]:
+def _names(leader: Leader) -> dict[str, str | None]:
+    return {link.url: link.node_id for link in leader.links}
+
+
+def _lag(lag: SimulatedLag, names: Mapping[str, str | None]) -> dict[str, Any]:
     followers = [
-        {"url": link.url, "node_id": link.node_id, **leader.lag.of[link.url]._asdict()}
-        for link in leader.links
+        {"url": url, "node_id": names.get(url), **one._asdict()} for url, one in lag.of.items()
     ]
-    return {**leader.lag.default._asdict(), "followers": followers}
+    return {**lag.default._asdict(), "followers": followers}
 
 
 def _find_link(leader: Leader, name: str) -> Link:

@@ -7,6 +7,7 @@ cannot do it raises as a TrikvError, which `problem` turns into an RFC 9457 docu
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -19,6 +20,7 @@ from trikv.errors import InvalidKey, InvalidParameter, Overloaded, TrikvError
 from trikv.jsonvalue import clip
 from trikv.messages import check_key
 from trikv.node import Node
+from trikv.version import Version
 
 T = TypeVar("T")
 
@@ -110,6 +112,25 @@ def boolean(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError("true or false")
     return text == "true"
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A parser of whole numbers in a range; it raises ValueError with what was expected."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def version(text: str) -> Version:
+    """Raises ValueError with what was expected."""
+    try:
+        return Version.parse(text)
+    except ValueError:
+        raise ValueError("a version like 3.0f4c2a9d81e7-1700000000000000") from None
 
 
 def parameters(request: Request, **known: Callable[[str], Any]) -> dict[str, Any]:

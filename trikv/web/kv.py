@@ -1,40 +1,151 @@
-"""What clients do with keys: write, read, dump."""
+"""What clients do with keys: write, delete, read, list, dump."""
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
+import msgspec
+
 from trikv import jsonvalue
-from trikv.errors import NotFound, TooLarge
-from trikv.leader import Trace
-from trikv.messages import PutBody, decode_body, encode_map
-from trikv.node import Node
-from trikv.version import Record
-from trikv.web.exchange import Answer, Request, boolean, parameters
+from trikv.errors import InvalidBody, InvalidParameter, NotFound, StorageFailed, TooLarge
+from trikv.leader import Confirmed, Trace
+from trikv.messages import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_OPERATIONS,
+    MAX_KEY_BYTES,
+    OperationBody,
+    OperationsBody,
+    PutBody,
+    check_key,
+    decode_body,
+    encode_map,
+)
+from trikv.node import SCAN_BYTES, Node
+from trikv.operations import ABSENT, ANYTHING, PRESENT, Operation, Precondition, match_versions
+from trikv.store import size_of
+from trikv.version import Record, Version
+from trikv.web.exchange import Answer, Request, boolean, parameters, version, whole
+
+#: Keys in a page of a list, and how many unless it is asked for.
+MAX_LIST_KEYS = 1_000
+LIST_KEYS = 100
+
+#: How long a read waits for what it asked for, unless it says, and at most.
+READ_TIMEOUT_MS = 5_000
+MAX_READ_TIMEOUT_MS = 600_000
 
 
 async def put_key(node: Node, request: Request) -> Answer:
-    """`PUT /kv/{key}[?trace=true]`"""
+    """`PUT /kv/{key}[?trace=true]`, with `If-Match` or `If-None-Match: *`"""
     leader = node.require_leader()
     asked = parameters(request, trace=boolean)
     value = jsonvalue.encode(decode_body(request.body, PutBody).value, "value")
-    check_value_size(node, value)
-    confirmed = await leader.put(request.key, value)
-    more = f',"follower_acks":{confirmed.follower_acks},"quorum_met":true'
-    if asked.get("trace"):
-        more += f',"trace":{jsonvalue.encode(_rounded(confirmed.trace), "trace")}'
-    return _record_answer(confirmed.record, more)
+    check_value_size(node, value, "value")
+    operation = Operation(request.key, value, precondition_of(request))
+    confirmed = await leader.write([operation])
+    return _record_answer(confirmed.records[0], _outcome(confirmed, asked))
+
+
+async def delete_key(node: Node, request: Request) -> Answer:
+    """`DELETE /kv/{key}[?trace=true]`, with `If-Match`"""
+    leader = node.require_leader()
+    asked = parameters(request, trace=boolean)
+    operation = Operation(request.key, "", precondition_of(request), must_exist=True)
+    confirmed = await leader.write([operation])
+    key = jsonvalue.encode_string(request.key)
+    text = f'{{"key":{key},"deleted":true,"version":"{confirmed.version}"'
+    return Answer(
+        f"{text}{_outcome(confirmed, asked)}}}".encode(),
+        headers={"ETag": f'"{confirmed.version}"'},
+    )
+
+
+async def batch(node: Node, request: Request) -> Answer:
+    """`POST /batch[?trace=true]`: all of it or nothing."""
+    leader = node.require_leader()
+    asked = parameters(request, trace=boolean)
+    body = decode_body(request.body, OperationsBody)
+    count = len(body.operations)
+    if not 1 <= count <= MAX_BATCH_OPERATIONS:
+        raise InvalidBody(
+            f"operations: expected 1 to {MAX_BATCH_OPERATIONS}, got {count}", field="operations"
+        )
+    operations = [
+        _operation(node, one, f"operations[{i}]") for i, one in enumerate(body.operations)
+    ]
+    places: dict[str, int] = {}
+    for index, operation in enumerate(operations):
+        first = places.setdefault(operation.key, index)
+        if first != index:
+            raise InvalidBody(
+                f"operations[{index}].key: {operation.key!r} is in operations[{first}] already",
+                field=f"operations[{index}].key",
+            )
+    size = sum(len(one.key.encode()) + len(one.value.encode()) for one in operations)
+    most = max(MAX_BATCH_BYTES, node.config.max_value_bytes + MAX_KEY_BYTES)
+    if size > most:
+        raise TooLarge(
+            f"operations: expected at most {most} bytes of keys and values, got {size}",
+            field="operations",
+        )
+    confirmed = await leader.write(operations)
+    text = f'{{"operations":{count},"version":"{confirmed.version}"{_outcome(confirmed, asked)}}}'
+    return Answer(text.encode(), headers={"ETag": f'"{confirmed.version}"'})
 
 
 async def get_key(node: Node, request: Request) -> Answer:
-    """`GET /kv/{key}`: what this node holds."""
-    parameters(request)
-    record = node.store.get(request.key)
+    """`GET /kv/{key}?consistency=&min_version=&timeout_ms=`"""
+    asked = parameters(
+        request, consistency=_consistency, min_version=version, timeout_ms=_timeout_ms
+    )
+    timeout_s = asked.get("timeout_ms", READ_TIMEOUT_MS) / 1000
+    read = partial(_read, node, request.key)
+    if asked.get("consistency") == "linearizable":
+        record = await node.require_leader().confirm_read(read, timeout_s)
+    else:
+        record = read()
+        least: Version | None = asked.get("min_version")
+        if least is not None and (record is None or record.version < least):
+            await node.until_caught_up(least, timeout_s)
+            record = read()
     if record is None or record.deleted:
         raise NotFound(f"there is no key {request.key!r} here", key=request.key)
     return _record_answer(record)
+
+
+async def list_keys(node: Node, request: Request) -> Answer:
+    """`GET /kv?prefix=&after=&limit=&min_version=&timeout_ms=`: keys in order, a page at a time."""
+    asked = parameters(
+        request,
+        prefix=_key_text,
+        after=_key_text,
+        limit=whole(1, MAX_LIST_KEYS),
+        min_version=version,
+        timeout_ms=_timeout_ms,
+    )
+    if (least := asked.get("min_version")) is not None:
+        await node.until_caught_up(least, asked.get("timeout_ms", READ_TIMEOUT_MS) / 1000)
+    limit: int = asked.get("limit", LIST_KEYS)
+    page = await node.scan(
+        partial(
+            node.store.page_by_key,
+            asked.get("after", ""),
+            limit + 1,
+            SCAN_BYTES,
+            live_only=True,
+            prefix=asked.get("prefix", ""),
+        )
+    )
+    whole_page = len(page) <= limit and sum(map(size_of, page)) < SCAN_BYTES
+    page = page[:limit]
+    following = "null" if whole_page else jsonvalue.encode_string(page[-1].key)
+    items = ",".join(_record_text(record) + "}" for record in page)
+    return Answer(f'{{"items":[{items}],"next":{following}}}'.encode())
 
 
 async def dump(node: Node, request: Request) -> Answer:
@@ -52,16 +163,95 @@ async def dump(node: Node, request: Request) -> Answer:
     return Answer(chunks())
 
 
-def check_value_size(node: Node, value: str) -> None:
+def check_value_size(node: Node, value: str, field: str) -> None:
     """Raises TooLarge if the encoded value is over MAX_VALUE_BYTES."""
     size, most = len(value.encode()), node.config.max_value_bytes
     if size > most:
-        raise TooLarge(f"value: expected at most {most} bytes of JSON, got {size}", field="value")
+        raise TooLarge(f"{field}: expected at most {most} bytes of JSON, got {size}", field=field)
+
+
+def precondition_of(request: Request) -> Precondition:
+    """What `If-Match` and `If-None-Match` ask for. Raises InvalidParameter."""
+    match, none_match = (request.headers.get(name) for name in ("if-match", "if-none-match"))
+    if match is not None and none_match is not None:
+        raise InvalidParameter("expected If-Match or If-None-Match, got both", field="If-Match")
+    if none_match is not None:
+        if none_match.strip() != "*":
+            raise InvalidParameter("If-None-Match: expected *", field="If-None-Match")
+        return ABSENT
+    if match is None:
+        return ANYTHING
+    if match.strip() == "*":
+        return PRESENT
+    tags = [re.fullmatch(r'\s*"([^"]*)"\s*', tag) for tag in match.split(",")]
+    try:
+        return match_versions([Version.parse(tag[1] if tag else "") for tag in tags])
+    except ValueError:
+        raise InvalidParameter(
+            'If-Match: expected * or versions in quotes, like "3.0f4c2a9d81e7-1700000000000000"',
+            field="If-Match",
+        ) from None
+
+
+def _operation(node: Node, body: OperationBody, field: str) -> Operation:
+    check_key(body.key, f"{field}.key")
+    if (body.op == "put") is (body.value is msgspec.UNSET):
+        expected = "a value" if body.op == "put" else "no value with delete"
+        raise InvalidBody(f"{field}.value: expected {expected}", field=f"{field}.value")
+    value = ""
+    if body.op == "put":
+        value = jsonvalue.encode(body.value, f"{field}.value")
+        check_value_size(node, value, f"{field}.value")
+    if body.if_version is msgspec.UNSET:
+        return Operation(body.key, value)
+    if body.if_version is None:
+        return Operation(body.key, value, ABSENT)
+    try:
+        return Operation(body.key, value, match_versions([Version.parse(str(body.if_version))]))
+    except ValueError as error:
+        name = f"{field}.if_version"
+        raise InvalidBody(f"{name}: {error}", field=name) from None
+
+
+def _read(node: Node, key: str) -> Record | None:
+    try:
+        return node.store.get(key)
+    except sqlite3.Error as error:
+        raise StorageFailed(f"this node could not read its database: {error}") from None
+
+
+def _consistency(text: str) -> str:
+    if text not in ("local", "linearizable"):
+        raise ValueError("local or linearizable")
+    return text
+
+
+def _timeout_ms(text: str) -> int:
+    return whole(1, MAX_READ_TIMEOUT_MS)(text)
+
+
+def _key_text(text: str) -> str:
+    if len(text.encode()) > MAX_KEY_BYTES:
+        raise ValueError(f"at most {MAX_KEY_BYTES} bytes of UTF-8")
+    return text
+
+
+def _outcome(confirmed: Confirmed, asked: dict[str, Any]) -> str:
+    """The fields that every confirmed write's answer ends with."""
+    more = f',"follower_acks":{confirmed.follower_acks},"quorum_met":true'
+    if asked.get("trace"):
+        more += f',"trace":{jsonvalue.encode(_rounded(confirmed.trace), "trace")}'
+    return more
+
+
+def _record_text(record: Record) -> str:
+    """An object with a record in it, its end left open."""
+    key = jsonvalue.encode_string(record.key)
+    return f'{{"key":{key},"value":{record.value},"version":"{record.version}"'
 
 
 def _record_answer(record: Record, more: str = "") -> Answer:
-    key = jsonvalue.encode_string(record.key)
-    text = f'{{"key":{key},"value":{record.value},"version":"{record.version}"{more}}}'
+    text = f"{_record_text(record)}{more}}}"
     return Answer(text.encode(), headers={"ETag": f'"{record.version}"'})
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import re
-
+from trikv.configuration import KEY
+from trikv.errors import InvalidBody
+from trikv.follower import check_epoch
 from trikv.messages import (
+    PromiseAnswer,
+    PromiseBody,
     ReplicaAnswer,
     ReplicateAnswer,
+    decode_body,
+    decode_epoch,
     decode_replicate,
     encode_records_page,
+    wire_record,
 )
 from trikv.node import SCAN_BYTES, SCAN_RECORDS, Node
-from trikv.version import Record, Version
-from trikv.web.exchange import Answer, Request, answer, parameters
+from trikv.peers import Candidate
+from trikv.state import facts_of
+from trikv.version import Epoch, Record, is_instance
+from trikv.web.exchange import Answer, Request, answer, parameters, version, whole
 
 
 async def replicate(node: Node, request: Request) -> Answer:
@@ -31,25 +39,43 @@ async def replica(node: Node, request: Request) -> Answer:
     """`GET /replica`: what this node holds, in short."""
     parameters(request)
     digest = await node.digest()
-    return answer(ReplicaAnswer(node.config.node_id, str(node.epoch), digest.records, digest.text))
+    facts = facts_of(node.store.state)
+    return answer(ReplicaAnswer(records=digest.records, digest=digest.text, **facts))
+
+
+async def promise(node: Node, request: Request) -> Answer:
+    """`POST /replica/promise`: take no lower epoch from now on; what this node is and knows."""
+    parameters(request)
+    body = decode_body(request.body, PromiseBody)
+    epoch = decode_epoch(body.epoch)
+    for field, text in (("instance", body.instance), ("cluster", body.cluster)):
+        if not is_instance(text) and (text or field == "instance"):
+            raise InvalidBody(f"{field}: expected 1 to 32 digits and small letters", field=field)
+    state = await node.promise(Candidate(body.leader, body.instance, body.cluster, epoch))
+    record = node.store.get(KEY)
+    configuration = None if record is None else wire_record(record)
+    return answer(
+        PromiseAnswer(
+            **facts_of(state), follows=node.follower is not None, configuration=configuration
+        )
+    )
 
 
 async def replica_records(node: Node, request: Request) -> Answer:
-    """`GET /replica/records?after=&limit=`: the map in version order, a page at a time."""
-    asked = parameters(request, after=_version, limit=_limit)
+    """`GET /replica/records?after=&limit=&epoch=`: the map in version order, a page at a time.
+
+    With an epoch, only while that is what this node has promised: nobody else has written then.
+    """
+    asked = parameters(request, after=version, limit=whole(1, SCAN_RECORDS), epoch=_epoch)
     limit: int = asked.get("limit", SCAN_RECORDS)
     page = await node.page_by_version(asked.get("after"), limit, SCAN_BYTES)
+    if (epoch := asked.get("epoch")) is not None:
+        check_epoch(node.store.state, epoch)
     return Answer(encode_records_page(page, page[-1].version if page else None))
 
 
-def _version(text: str) -> Version:
+def _epoch(text: str) -> Epoch:
     try:
-        return Version.parse(text)
+        return Epoch.parse(text)
     except ValueError:
-        raise ValueError("a version like 3.0f4c2a9d81e7-1700000000000000") from None
-
-
-def _limit(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= SCAN_RECORDS:
-        raise ValueError(f"a whole number from 1 to {SCAN_RECORDS}")
-    return int(text)
+        raise ValueError("an epoch like 3.0f4c2a9d81e7") from None

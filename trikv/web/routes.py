@@ -10,7 +10,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from trikv.config import Config
-from trikv.messages import MAX_REPLICATE_BODY_BYTES
+from trikv.messages import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_OPERATIONS,
+    MAX_KEY_BYTES,
+    MAX_REPLICATE_BODY_BYTES,
+)
 from trikv.web import admin, kv, peer
 from trikv.web.exchange import Handler
 
@@ -28,6 +33,12 @@ def _value_body(config: Config) -> int:
     return 6 * config.max_value_bytes + 1024
 
 
+def _batch_body(config: Config) -> int:
+    """Operations, as long as they may be, and the frame around each."""
+    content = max(MAX_BATCH_BYTES, config.max_value_bytes + MAX_KEY_BYTES)
+    return 6 * content + MAX_BATCH_OPERATIONS * 256
+
+
 def _replicate_body(config: Config) -> int:
     return MAX_REPLICATE_BODY_BYTES
 
@@ -42,12 +53,18 @@ class Route(NamedTuple):
 ROUTES: tuple[Route, ...] = (
     Route("PUT", "/kv/{key}", kv.put_key, _value_body),
     Route("GET", "/kv/{key}", kv.get_key),
+    Route("DELETE", "/kv/{key}", kv.delete_key),
+    Route("GET", "/kv", kv.list_keys),
+    Route("POST", "/batch", kv.batch, _batch_body),
     Route("GET", "/dump", kv.dump),
     Route("POST", "/replicate", peer.replicate, _replicate_body),
     Route("GET", "/replica", peer.replica),
     Route("GET", "/replica/records", peer.replica_records),
+    Route("POST", "/replica/promise", peer.promise, _small_body),
     Route("GET", "/health", admin.health),
     Route("POST", "/admin/quorum", admin.set_quorum, _small_body),
     Route("GET", "/admin/replica-status", admin.replica_status),
     Route("POST", "/admin/lag", admin.set_lag, _small_body),
+    Route("POST", "/admin/partition", admin.partition, _small_body),
+    Route("POST", "/admin/admit", admin.admit, _small_body),
 )

@@ -1,0 +1,50 @@
+"""Bringing a follower in: what a leader asks of one that was not brought in its state yet.
+
+Rules
+- A new node is admitted only once it is known that no other leadership was built on a promise that it
+  may have forgotten with its disk (`Host.admit`).
+- What the follower holds above its floor (a new node: all it holds, it may be left from a handshake that
+  did not end), and the leader has not or has older, is a *stray*, a write that was never confirmed. The
+  leader overrules it: it writes its own value of that key, or a tombstone, again, as a write of its own
+  epoch. A stray is never merged: two replicas of different pasts would mix.
+- Then the follower is sent the map from its floor, up to which all nodes that are not new are the same.
+- A node whose watermark is below the floor was no member when that was known. Tombstones that it would
+  need may be gone, so it has to come back with an empty disk.
+
+It can be interrupted anywhere: until the follower stores that it is established, at the end, it is what
+it was before, with records more that the next handshake finds again.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from trikv.errors import PeerFailed
+from trikv.peers import Remote
+from trikv.state import NodeState
+from trikv.version import NO_VERSION, Version
+
+if TYPE_CHECKING:
+    from trikv.link import Host, Link
+
+
+async def begin(link: Link, host: Host, remote: Remote, told: NodeState) -> Version:
+    """Admit it and overrule its strays; the version after which it has to be sent the map.
+
+    Raises PeerFailed, Superseded.
+    """
+    if told.new:
+        await host.admit(link)
+        after = NO_VERSION
+    else:
+        if told.watermark < host.floor:
+            raise PeerFailed(
+                f"{link.url}: {told.node_id} was no member when tombstones up to {host.floor} were "
+                f"purged (it is at {told.watermark}): it has to come back with an empty DATA_DIR"
+            )
+        after = told.floor
+    async with aclosing(remote.pages(after, host.candidate.epoch)) as pages:
+        async for page in pages:
+            await host.overrule(told.node_id, page)
+    return after

@@ -1,0 +1,360 @@
+"""How a node comes to lead: promises first, then what the members hold. Every start of a leader is one.
+
+Rules
+- It picks an epoch above every epoch that it has seen, promises it to itself, and has the members
+  promise it. Refused, it tries again above what refused it.
+- It needs promises from N - k members that are not new (itself, if it is not), of the newest
+  configuration found and of all that this may have replaced; or from all members, whoever is new. If all
+  are new, a cluster is born, empty. With k = 0 nothing was promised to anyone. All are asked once,
+  whoever is needed.
+- Only then does it read. Of those that are not new, the ones established in the highest epoch found
+  speak, and the union of their maps is the state it leads with. If it is one of them and led that epoch,
+  it holds everything, and reads nobody. If it is none of them, what it holds beyond that state is
+  overruled, as a follower's strays are.
+- If anything has raised its own promise meanwhile, the takeover is off: the last transaction looks.
+- A start that changes more than one member is refused. What a start changes is a change of the
+  configuration like any other: see `reconfiguration`.
+
+Until it has what it needs it does not lead: `waiting_for` names what is missing, and it keeps trying.
+It can be interrupted anywhere: all before the last transaction are promises, which are always safe, and
+records of the state that it was established in anyway; the rest is staged beside the map.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from functools import partial
+
+import trio
+
+from trikv import configuration as configurations
+from trikv import logs
+from trikv.committer import Committer
+from trikv.configuration import Configuration
+from trikv.errors import PeerFailed, StorageFailed, Superseded, first_leaf
+from trikv.leadership import Term, keep_copy
+from trikv.messages import LeaderName
+from trikv.peers import Candidate, Promised, Remote, configuration_in
+from trikv.state import NodeState
+from trikv.store import Store
+from trikv.transport import Transport
+from trikv.version import NO_EPOCH, NO_VERSION, Epoch, Record, Version, VersionClock
+
+#: Between two tries to reach a member, and after a competing takeover: at random, up to this.
+RETRY_S = 1.0
+COMPETITION_S = 3.0
+
+Found = tuple[Version, Configuration] | None
+
+
+class Takeover:
+    def __init__(
+        self,
+        *,
+        name: LeaderName,
+        urls: Sequence[str],
+        write_quorum: int,
+        store: Store,
+        committer: Committer,
+        transport: Transport,
+        request_timeout_s: float,
+        now_us: Callable[[], int],
+        rng: random.Random,
+    ) -> None:
+        self.waiting_for: list[str] = ["its takeover to begin"]
+        """What is missing, in words."""
+        self._name = name
+        self._remotes = {url: Remote(transport, url, request_timeout_s) for url in urls}
+        self._write_quorum = write_quorum
+        self._store = store
+        self._committer = committer
+        self._now_us = now_us
+        self._rng = rng
+        self._problems: dict[str, str] = {}  # by URL
+        self._heard: dict[str, Promised] = {}  # by URL
+        self._changed = trio.Event()
+
+    async def run(self) -> tuple[Term, VersionClock]:
+        """Try until this node leads. Raises SettingError if too many members have changed."""
+        above = NO_EPOCH
+        while True:
+            try:
+                return await self._attempt(above)
+            except Superseded as error:
+                above = max(above, error.extra["promised"])
+                self._wait_for([f"its turn: {error.detail}"])
+                await trio.sleep(self._rng.uniform(0.1, COMPETITION_S))
+            except StorageFailed as error:
+                self._wait_for([f"its disk: {error.detail}"])
+                await trio.sleep(RETRY_S)
+
+    async def _attempt(self, above: Epoch) -> tuple[Term, VersionClock]:
+        """From an epoch to leading in it. Raises Superseded, StorageFailed, SettingError."""
+        newest = self._store.greatest_version()
+        seen = max(above, NO_EPOCH if newest is None else newest.epoch)
+        epoch = await self._committer.commit(partial(_promise_itself, seen=seen))
+        state = self._store.state
+        self._heard, self._problems = {}, {}
+        candidate = Candidate(self._name, state.instance, state.cluster, epoch)
+        while True:
+            await self._gather(candidate)
+            configuration = self._newest_configuration()
+            members = self._members()
+            if configuration is not None:
+                configurations.check_change(configuration[1], members.keys())
+            speakers = self._speakers()
+            try:
+                await self._read(epoch, speakers)
+                break
+            except PeerFailed as failure:  # it has promised, and must speak: hear it again
+                self._forget(failure)
+        return await self._lead(candidate, configuration, members, speakers is not None)
+
+    # -- promises -----------------------------------------------------------------------------------
+
+    async def _gather(self, candidate: Candidate) -> None:
+        """Until there are promises enough. Raises Superseded."""
+        over: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                asked = set(self._heard)
+                for url in [url for url in self._remotes if url not in self._heard]:
+                    nursery.start_soon(self._ask, url, candidate, asked)
+                while missing := self._missing(asked):
+                    self._wait_for(missing)
+                    self._changed = trio.Event()
+                    if not self._missing(asked):
+                        break
+                    await self._changed.wait()
+                    self._check_own_promise(self._store, candidate.epoch)
+                nursery.cancel_scope.cancel()
+        except* Superseded as errors:
+            over = first_leaf(errors)
+        if over is not None:
+            raise over
+
+    async def _ask(self, url: str, candidate: Candidate, asked: set[str]) -> None:
+        """One member, until it has promised."""
+        while True:
+            try:
+                told = await self._remotes[url].promise(candidate)
+                self._check_identity(url, told.state)
+                self._heard[url] = told
+                self._problems.pop(url, None)
+                return
+            except PeerFailed as failure:
+                self._problems[url] = failure.detail
+            finally:
+                asked.add(url)
+                self._changed.set()
+            await trio.sleep(RETRY_S * self._rng.uniform(0.5, 1.0))
+
+    def _check_identity(self, url: str, state: NodeState) -> None:
+        """Raises PeerFailed if it can't be counted as a member of its own."""
+        if state.node_id == self._name.node_id:
+            raise PeerFailed(
+                f"{url}: a node with this one's NODE_ID, {state.node_id}, answers here"
+            )
+        for other, told in self._heard.items():
+            if told.state.node_id == state.node_id:
+                raise PeerFailed(f"{url}: {state.node_id} answers here and at {other}")
+        clusters = {told.state.cluster for told in self._heard.values()}
+        clusters |= {self._store.state.cluster}
+        if state.cluster and clusters - {"", state.cluster}:
+            raise PeerFailed(f"{url}: {state.node_id} belongs to another cluster, {state.cluster}")
+
+    def _missing(self, asked: set[str]) -> list[str]:
+        """What the takeover waits for, in words; [] if it may go on.
+
+        Everyone is asked once, also where fewer would do: a member that has promised a higher epoch,
+        to one that then did not lead, would refuse this leader later, and end its leadership.
+        """
+        unasked = [f"a first answer of {url}" for url in self._remotes if url not in asked]
+        if unasked:
+            return unasked
+        unheard = [url for url in self._remotes if url not in self._heard]
+        if not unheard:
+            return []
+        unnamed = [self._problem(url) for url in unheard]
+        found = self._newest_configuration()
+        if found is None:
+            return [
+                f"a promise of every member, since none of them knows any yet: {why}"
+                for why in unnamed
+            ]
+        configuration = found[1]
+        by_url = {url: node_id for node_id, url in configuration.members.items()}
+        unknown = [url for url in unheard if url not in by_url]
+        if unknown:
+            return [
+                f"an answer of a node that is not known here: {self._problem(u)}" for u in unknown
+            ]
+        promised = self._old()
+        if configuration.asynchronous and not self._store.state.new:
+            return []
+        lacking = configuration.lacking(promised)
+        if not promised and not lacking:  # k = 0, and this node knows nothing
+            lacking = len(unheard)
+        return [f"{lacking} more to promise of: {', '.join(unnamed)}"] if lacking else []
+
+    def _problem(self, url: str) -> str:
+        return self._problems.get(url, f"{url} (not asked yet)")
+
+    def _old(self) -> set[str]:
+        """The members that have promised and are not new, this node included."""
+        old = {told.state.node_id for told in self._heard.values() if not told.state.new}
+        return old if self._store.state.new else {*old, self._name.node_id}
+
+    def _newest_configuration(self) -> Found:
+        own = configuration_in(self._store.get(configurations.KEY))
+        found = [told.configuration for told in self._heard.values()] + [own]
+        return max((f for f in found if f is not None), key=lambda f: f[0], default=None)
+
+    def _members(self) -> dict[str, str | None]:
+        """The members that this node's settings name, by node id; all are known by now."""
+        found = self._newest_configuration()
+        known = {} if found is None else {url: name for name, url in found[1].members.items()}
+        members: dict[str, str | None] = {self._name.node_id: self._name.url}
+        for url in self._remotes:
+            told = self._heard.get(url)
+            node_id = known.get(url) if told is None else told.state.node_id
+            assert node_id is not None
+            members[node_id] = url
+        return members
+
+    def _forget(self, failure: PeerFailed) -> None:
+        for url in [url for url in self._heard if failure.detail.startswith(f"{url}/")]:
+            del self._heard[url]
+            self._problems[url] = failure.detail
+
+    def _check_own_promise(self, store: Store, epoch: Epoch) -> None:
+        if store.state.promised != epoch:
+            promised = store.state.promised
+            raise Superseded(f"this node has promised {promised}", promised=promised)
+
+    def _wait_for(self, what: list[str]) -> None:
+        if what != self.waiting_for:
+            logs.info("takeover.waits", waiting_for="; ".join(what))
+            self.waiting_for = what
+
+    # -- what the members hold ----------------------------------------------------------------------
+
+    def _speakers(self) -> list[str] | None:
+        """The URLs of those to be read; None if this node is no speaker, and must read all of it."""
+        state = self._store.state
+        established = {url: told.state.established for url, told in self._heard.items()}
+        base = max(*established.values(), state.established, NO_EPOCH)
+        speakers = [url for url, epoch in established.items() if epoch == base]
+        if base == NO_EPOCH:
+            return []
+        if state.established < base:
+            return None
+        return [] if state.led == base else speakers
+
+    async def _read(self, epoch: Epoch, speakers: list[str] | None) -> None:
+        """Merge what the speakers hold beyond this node, or stage all of it. Raises PeerFailed."""
+        if speakers is not None:
+            floor = self._store.state.floor
+            for url in speakers:
+                self._wait_for([f"the map of {url}, from {floor} on"])
+                async with aclosing(self._remotes[url].pages(floor, epoch)) as pages:
+                    async for page in pages:
+                        await self._committer.commit(partial(_merge_page, page=page, epoch=epoch))
+            return
+        base = max(told.state.established for told in self._heard.values())
+        await self._committer.commit(Store.begin_staging)
+        for url in [u for u, told in self._heard.items() if told.state.established == base]:
+            self._wait_for([f"the whole map of {url}"])
+            async with aclosing(self._remotes[url].pages(NO_VERSION, epoch)) as pages:
+                async for page in pages:
+                    await self._committer.commit(partial(_stage_page, page=page))
+
+    async def _lead(
+        self,
+        candidate: Candidate,
+        found: Found,
+        members: dict[str, str | None],
+        speaker: bool,
+    ) -> tuple[Term, VersionClock]:
+        """The last transaction, and what comes of it."""
+        clusters = {told.state.cluster for told in self._heard.values()} - {""}
+        cluster = candidate.cluster or (
+            clusters.pop() if clusters else self._rng.randbytes(8).hex()
+        )
+        newest = self._store.greatest_version()
+        seen_us = newest.timestamp_us if newest is not None and newest.epoch.number > 0 else 0
+        clock = VersionClock(candidate.epoch, self._now_us, seen_us)
+        old = None if found is None else found[1]
+        wanted = self._wanted(old, members)
+        version = found[0] if found is not None and wanted == old else clock.issue()
+
+        def change(store: Store) -> None:
+            self._check_own_promise(store, candidate.epoch)
+            if not speaker:
+                self._exchange(store, clock)
+            if version.epoch == candidate.epoch:
+                record = Record(configurations.KEY, configurations.encode(wanted), version)
+                store.merge([record])
+            store.set_state(
+                store.state._replace(
+                    cluster=cluster,
+                    established=candidate.epoch,
+                    led=candidate.epoch,
+                    watermark=Version(candidate.epoch, 0),
+                )
+            )
+
+        await self._committer.commit(change)
+        await self._committer.commit(Store.end_staging)
+        in_force = (wanted.voters,) if old is None else old.all_voters
+        self.waiting_for = []
+        logs.info(
+            "leader.leads",
+            epoch=candidate.epoch,
+            cluster=cluster,
+            heard=len(self._heard),
+            members=len(members),
+            write_quorum=wanted.write_quorum,
+        )
+        heard = {url: told.state for url, told in self._heard.items()}
+        term = Term(candidate._replace(cluster=cluster), wanted, version, in_force, heard)
+        return term, clock
+
+    def _wanted(self, old: Configuration | None, members: dict[str, str | None]) -> Configuration:
+        """What this node's settings ask for, as the successor of what was found."""
+        if old is None:
+            return Configuration(members, self._write_quorum)
+        if old.members == members and old.write_quorum == self._write_quorum:
+            return old
+        return old.changed_to(members, self._write_quorum, old.all_voters)
+
+    def _exchange(self, store: Store, clock: VersionClock) -> None:
+        """Lead with what was staged; what this node held beyond it is overruled."""
+        strays = store.merge_staged()
+        if strays:
+            keep_copy(store, self._name.node_id, [held for held, _ in strays])
+            version = clock.issue()
+            store.merge(
+                Record(held.key, "" if theirs is None else theirs.value, version)
+                for held, theirs in strays
+            )
+
+
+def _promise_itself(store: Store, *, seen: Epoch) -> Epoch:
+    state = store.state
+    epoch = Epoch(max(state.promised, seen).number + 1, state.instance)
+    store.set_state(state._replace(promised=epoch))
+    return epoch
+
+
+def _merge_page(store: Store, *, page: Sequence[Record], epoch: Epoch) -> None:
+    if store.state.promised != epoch:
+        promised = store.state.promised
+        raise Superseded(f"this node has promised {promised}", promised=promised)
+    store.merge(page)
+
+
+def _stage_page(store: Store, *, page: Sequence[Record]) -> None:
+    store.stage(page)
