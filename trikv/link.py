@@ -340,6 +340,7 @@ class Link:
         epoch = self._host.candidate.epoch
         while True:
             self._behind = trio.Event()
+            sent = 0
             while True:
                 # Before the page is read: what is issued meanwhile may be missing in it.
                 resolved_us = self._host.resolved_us
@@ -350,6 +351,7 @@ class Link:
                 if not await self._send(Parcel(Encoded(page))):
                     return  # the session is over
                 after = page[-1].version
+                sent += len(page)
             if not await self._send(Parcel(None, establishes=resolved_us)):
                 return
             if not self._behind.is_set() and self._is(LinkState.SYNCING):
@@ -357,7 +359,7 @@ class Link:
                 self._watermark_us = max(self._watermark_us or 0, resolved_us)
                 self.new = False
                 self._backoff_s = FIRST_BACKOFF_S
-                self._enter(LinkState.LIVE)
+                self._enter(LinkState.LIVE, caught_up_records=sent)
                 await self._behind.wait()
             after = Version(epoch, self._watermark_us or 0) if self._watermark_us else after
 
@@ -446,13 +448,13 @@ class Link:
     def _is(self, state: LinkState) -> bool:
         return self._state is state
 
-    def _enter(self, state: LinkState) -> None:
+    def _enter(self, state: LinkState, **told: int) -> None:
         """Syncing or live."""
         if state is self._state:
             return
         if self._state is LinkState.LIVE:
             self._away_since = trio.current_time()
-        logs.info(f"link.{state}", follower=self.url, node_id=self.node_id)
+        logs.info(f"link.{state}", follower=self.url, node_id=self.node_id, **told)
         self._state, self.reason = state, None
         if state is LinkState.SYNCING:
             self._decided = trio.Event()

@@ -181,10 +181,7 @@ class Node:
     async def scan(self, work: Callable[[], T]) -> T:
         """Read with the pages' connection, one page at a time. Raises StorageFailed."""
         async with self._one_scan_at_a_time:
-            try:
-                return await self.run_blocking(work)
-            except sqlite3.Error as error:
-                raise StorageFailed(f"this node could not read its database: {error}") from None
+            return await self.run_blocking(work)
 
 
 @asynccontextmanager

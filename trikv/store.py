@@ -9,6 +9,8 @@ Rules
   returns only once the write-ahead log is on disk (`synchronous=FULL`); with `os` the operating system
   writes it when it likes.
 - One node at a time has a directory open.
+- What goes wrong with the database while it is read is StorageFailed; inside a transaction it is left
+  to the committer.
 - A read sees committed data only, and holds no transaction open after it returns, so that a long scan
   (which is many short pages) never holds back SQLite's checkpoints.
 
@@ -29,7 +31,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from trikv.errors import SettingError
+from trikv.errors import SettingError, StorageFailed
 from trikv.messages import MAX_KEY_BYTES
 from trikv.state import NodeState, facts_of, state_of
 from trikv.version import Epoch, Record, Version
@@ -258,18 +260,21 @@ class Store:
 
     def get(self, key: str) -> Record | None:
         """The record of a key, which may be a tombstone, or None."""
-        return _get(self._reader, key)
+        with _reading():
+            return _get(self._reader, key)
 
     def peek(self, key: str) -> Record | None:
         """The same on the pages' connection: for scans."""
-        return _get(self._pager, key)
+        with _reading():
+            return _get(self._pager, key)
 
     def greatest_version(self) -> Version | None:
         """The version of the newest record; None if the map is empty."""
-        rows = self._reader.execute(
-            f"SELECT {_COLUMNS} FROM records"
-            " ORDER BY epoch DESC, instance DESC, timestamp_us DESC LIMIT 1"
-        ).fetchall()
+        with _reading():
+            rows = self._reader.execute(
+                f"SELECT {_COLUMNS} FROM records"
+                " ORDER BY epoch DESC, instance DESC, timestamp_us DESC LIMIT 1"
+            ).fetchall()
         return _record(rows[0]).version if rows else None
 
     def count_after(self, after: Version, limit: int) -> int:
@@ -278,7 +283,9 @@ class Store:
             "SELECT count(*) FROM (SELECT 1 FROM records"
             " WHERE (epoch, instance, timestamp_us) > (?, ?, ?) LIMIT ?)"
         )
-        count: int = self._pager.execute(query, (*_version_row(after), limit)).fetchone()[0]
+        with _reading():
+            rows = self._pager.execute(query, (*_version_row(after), limit)).fetchall()
+        count: int = rows[0][0]
         return count
 
     def page_by_key(
@@ -295,9 +302,9 @@ class Store:
             bound.append(prefix + _LAST_CHARACTER * MAX_KEY_BYTES)
         if live_only:
             query += " AND value <> ''"
-        return _bounded(
-            self._pager.execute(f"{query} ORDER BY key LIMIT ?", (*bound, limit)), max_bytes
-        )
+        query += " ORDER BY key LIMIT ?"
+        with _reading():
+            return _bounded(self._pager.execute(query, (*bound, limit)), max_bytes)
 
     def page_by_version(self, after: Version | None, limit: int, max_bytes: int) -> list[Record]:
         """The records with greater versions, in version order, bounded; [] at the end.
@@ -310,15 +317,16 @@ class Store:
             f"SELECT {_COLUMNS} FROM records WHERE (epoch, instance, timestamp_us) > (?, ?, ?)"
             " ORDER BY epoch, instance, timestamp_us, key LIMIT ?"
         )
-        page = _bounded(self._pager.execute(query, (*bound, limit)), max_bytes)
-        if page:
-            rest = (
-                f"SELECT {_COLUMNS} FROM records WHERE (epoch, instance, timestamp_us) = (?, ?, ?)"
-                " AND key > ? ORDER BY key"
-            )
-            last = page[-1]
-            rows = self._pager.execute(rest, (*_version_row(last.version), last.key)).fetchall()
-            page.extend(map(_record, rows))
+        rest = (
+            f"SELECT {_COLUMNS} FROM records WHERE (epoch, instance, timestamp_us) = (?, ?, ?)"
+            " AND key > ? ORDER BY key"
+        )
+        with _reading():
+            page = _bounded(self._pager.execute(query, (*bound, limit)), max_bytes)
+            if page:
+                last = page[-1]
+                rows = self._pager.execute(rest, (*_version_row(last.version), last.key)).fetchall()
+                page.extend(map(_record, rows))
         return page
 
 
@@ -352,6 +360,15 @@ def _row(record: Record) -> _Row:
 def _record(row: _Row) -> Record:
     key, value, epoch, instance, timestamp_us = row
     return Record(key, value, Version(Epoch(epoch, instance), timestamp_us))
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What goes wrong with the database becomes StorageFailed."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StorageFailed(f"this node could not read its database: {error}") from None
 
 
 def size_of(record: Record) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,15 @@ START_S = 60.0
 
 #: A node that is told to stop has at most this long: container engines kill after 10 s.
 STOP_S = 10.0
+
+#: What moves with the leadership.
+LEADER_SETTINGS = (
+    "WRITE_QUORUM",
+    "MIN_DELAY_MS",
+    "MAX_DELAY_MS",
+    "REQUEST_TIMEOUT",
+    "WRITE_TIMEOUT",
+)
 
 _STARTED = re.compile(r" node\.started .*\burl=(\S+)")
 
@@ -131,6 +141,16 @@ class NodeProcess:
         self.process.send_signal(how)
         return self.process.wait(STOP_S)
 
+    def empty(self) -> None:
+        """Remove the data of a node that is down."""
+        shutil.rmtree(self.data_dir)
+
+    def pause(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
     def close(self) -> None:
         """Whatever state it is in: no process afterwards."""
         self.client.close()
@@ -157,7 +177,7 @@ class Nodes:
 
     def __init__(self, leader: NodeProcess, followers: Sequence[NodeProcess]) -> None:
         self.leader = leader
-        self.followers = followers
+        self.followers = list(followers)
 
     @property
     def all(self) -> list[NodeProcess]:
@@ -186,8 +206,12 @@ class Nodes:
         self.leader.wait_started()
         self.wait_live(len(self.followers))
 
-    def wait_live(self, links: int) -> None:
-        until(lambda: self.leader.get("/health")["live_links"] == links, f"{links} live links")
+    def wait_live(self, links: int, timeout_s: float = 30) -> None:
+        until(
+            lambda: self.leader.get("/health")["live_links"] == links,
+            f"{links} live links",
+            timeout_s,
+        )
 
     def statuses(self) -> list[str]:
         """match, mismatch or unreachable, for each follower."""
@@ -198,6 +222,23 @@ class Nodes:
         all_match = ["match"] * len(self.followers)
         until(lambda: self.statuses() == all_match, "all replicas match")
         return self.leader.get("/admin/replica-status")
+
+    def restart(self, *nodes: NodeProcess) -> None:
+        """Start nodes that are down, all at once, and wait for each."""
+        for node in nodes:
+            node.start()
+        for node in nodes:
+            node.wait_started()
+
+    def promote(self, node: NodeProcess) -> None:
+        """Make a follower that is down the leader, and the leader a follower; neither is started."""
+        old = self.leader
+        self.followers = [old, *(other for other in self.followers if other is not node)]
+        self.leader = node
+        old_settings = {k: old.settings.pop(k) for k in LEADER_SETTINGS if k in old.settings}
+        node.settings |= {**old_settings, "ROLE": "leader"}
+        node.settings["FOLLOWER_URLS"] = ",".join(other.url for other in self.followers)
+        old.settings["ROLE"] = "follower"
 
     def check_logs(self) -> None:
         """Nobody has met anything that nobody foresaw."""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.unit.strategies import close_epochs, close_records, close_versions, keys, records
-from trikv.errors import SettingError
+from trikv.errors import SettingError, StorageFailed
 from trikv.messages import RESERVED_PREFIX
 from trikv.state import NodeState
 from trikv.store import APPLICATION_ID, EMPTY_DIGEST, FILE_NAME, FORMAT, Store, digest_of
@@ -663,3 +663,28 @@ def test_what_was_staged_is_merged_and_what_was_held_beyond_it_is_told(
             if wins(one, theirs.get(one.key)) and not (one.deleted and one.key not in theirs)
         ]
         assert sorted(strays, key=lambda stray: stray[0]) == expected
+
+
+# -- a database that is broken --------------------------------------------------------------------------
+
+
+def test_a_database_that_breaks_is_said_to_be_broken_by_every_read(tmp_path: Path) -> None:
+    with closing(Store.open(tmp_path)) as store:
+        merge(store, [record(f"k{i:04}", i, f'"{"x" * 500}"') for i in range(500)])
+    file = tmp_path / FILE_NAME
+    size = file.stat().st_size
+    with file.open("r+b") as broken:  # all but the first pages, which tell what the file is
+        broken.seek(8 * 4096)
+        broken.write(b"\xff" * (size - 8 * 4096))
+    with closing(Store.open(tmp_path)) as store:
+        reads: list[Callable[[], object]] = [
+            lambda: store.get("k0250"),
+            lambda: store.peek("k0250"),
+            lambda: store.page_by_key("", 10**6, 10**9),
+            lambda: store.page_by_version(None, 10**6, 10**9),
+            lambda: store.count_after(NO_VERSION, 10**6),
+            store.greatest_version,
+        ]
+        for read in reads:
+            with pytest.raises(StorageFailed, match="could not read its database"):
+                read()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 import msgspec
 
 from trikv import jsonvalue
-from trikv.errors import InvalidBody, InvalidParameter, NotFound, StorageFailed, TooLarge
+from trikv.errors import InvalidBody, InvalidParameter, NotFound, TooLarge
 from trikv.leader import Confirmed, Trace
 from trikv.messages import (
     MAX_BATCH_BYTES,
@@ -104,7 +103,7 @@ async def get_key(node: Node, request: Request) -> Answer:
         request, consistency=_consistency, min_version=version, timeout_ms=_timeout_ms
     )
     timeout_s = asked.get("timeout_ms", READ_TIMEOUT_MS) / 1000
-    read = partial(_read, node, request.key)
+    read = partial(node.store.get, request.key)
     if asked.get("consistency") == "linearizable":
         record = await node.require_leader().confirm_read(read, timeout_s)
     else:
@@ -211,13 +210,6 @@ def _operation(node: Node, body: OperationBody, field: str) -> Operation:
     except ValueError as error:
         name = f"{field}.if_version"
         raise InvalidBody(f"{name}: {error}", field=name) from None
-
-
-def _read(node: Node, key: str) -> Record | None:
-    try:
-        return node.store.get(key)
-    except sqlite3.Error as error:
-        raise StorageFailed(f"this node could not read its database: {error}") from None
 
 
 def _consistency(text: str) -> str:
