@@ -35,6 +35,7 @@ UP_SECONDS = 120.0  # six first health checks on a small, busy machine
 STOP_SECONDS = 60.0  # twice the grace period of the leader and then of the followers, and some
 SETTLE_SECONDS = 30.0  # lag, retries and backoff of the deliveries in the background
 LOADGEN_SECONDS = 300.0
+OFF_SECONDS = 60.0
 
 pytestmark = pytest.mark.timeout(BUILD_SECONDS + LOADGEN_SECONDS)
 
@@ -276,6 +277,27 @@ def test_writes_go_on_without_two_followers_and_those_catch_up(
     cluster.up()
     for service in away:
         await_value(http, service, key, "written meanwhile")
+
+
+def test_a_follower_that_is_off_its_network_for_a_minute_catches_up(
+    cluster: Project, http: httpx.Client
+) -> None:
+    container = cluster.containers()["follower2"]
+    (network,) = container["NetworkSettings"]["Networks"]
+    run("docker", "network", "disconnect", network, container["Id"])
+    try:
+        key = f"off/{secrets.token_hex(4)}"
+        began = time.monotonic()
+        while time.monotonic() - began < OFF_SECONDS:
+            written = write(http, key, f"after {time.monotonic() - began:.0f} s")
+            assert 3 <= written["follower_acks"] <= 4
+            last = written["value"]
+            time.sleep(1)
+        assert sorted(follower_statuses(http)) == ["match"] * 4 + ["unreachable"]
+    finally:
+        run("docker", "network", "connect", "--alias", "follower2", network, container["Id"])
+    eventually(lambda: follower_statuses(http) == ["match"] * 5, "all five followers match")
+    await_value(http, "follower2", key, last)
 
 
 def test_all_stop_with_exit_code_0_and_start_again_with_their_data(
