@@ -231,8 +231,10 @@ def decode_body(body: bytes, kind: type[S]) -> S:
     return _convert(jsonvalue.decode(body), kind)
 
 
-#: What msgspec says; of our types only the flat ones of clients forbid unknown fields.
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+#: What msgspec says; of our types only clients' forbid unknown fields, and a batch's are all that nest.
+_UNKNOWN = re.compile(
+    r"Object contains unknown field `(.*?)`( - at `\$\.operations\[\d+\]`)?", re.DOTALL
+)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 
 
@@ -244,7 +246,8 @@ def _convert(decoded: Any, kind: type[S]) -> S:
     except msgspec.ValidationError as error:
         if unknown := _UNKNOWN.fullmatch(str(error)):
             name = jsonvalue.clip(unknown[1])
-            known = ", ".join(kind.__struct_fields__)
+            inner = OperationBody if unknown[2] else kind
+            known = ", ".join(inner.__struct_fields__)
             raise InvalidBody(f"{name!r}: unknown field; known here: {known}", field=name) from None
         # msgspec says what was expected, then where: "Expected `int`, got `str` - at `$.a`".
         said, _, where = str(error).partition(" - at ")
