@@ -226,10 +226,13 @@ class Link:
     @property
     def rate_records_s(self) -> float:
         """Records acknowledged per second, of late."""
+        self._forget_old_rates()
+        return sum(count for _, count in self._acknowledged) / RATE_WINDOW_S
+
+    def _forget_old_rates(self) -> None:
         horizon = trio.current_time() - RATE_WINDOW_S
         while self._acknowledged and self._acknowledged[0][0] < horizon:
             self._acknowledged.popleft()
-        return sum(count for _, count in self._acknowledged) / RATE_WINDOW_S
 
     @property
     def watermark_us(self) -> int | None:
@@ -386,8 +389,10 @@ class Link:
             for parcel in self._in_flight:
                 if parcel.content is not None:
                     self._outstanding.settle(parcel.content.timestamp_us)
-                    self._acknowledged.append((trio.current_time(), parcel.content.records))
                 parcel.settle(True)
+            records = sum(p.content.records for p in self._in_flight if p.content is not None)
+            self._acknowledged.append((trio.current_time(), records))
+            self._forget_old_rates()
             self._in_flight = []
             self._host.progress()
 

@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 import trikv.link
-from tests.support import dump, open_cluster, put, until
+from tests.support import Cluster, dump, open_cluster, put, until
 from trikv.errors import PeerFailed
 from trikv.lag import LagRange
 from trikv.link import LinkState
@@ -171,3 +171,78 @@ async def test_a_follower_that_answers_at_two_addresses_is_counted_once(
         cluster.network.nodes[other] = cluster.followers[other]
         await cluster.all_live()
         assert (await put(cluster.node, "a", 2))[0] == 200
+
+
+async def catching_up(cluster: Cluster) -> str:
+    """The second follower is brought up to date for 1.5 s yet; the first answers after 5 s."""
+    slow, behind = cluster.urls
+    del cluster.network.nodes[behind]
+    for index in range(30):
+        await put(cluster.node, f"key{index}", index)
+    await until(lambda: cluster.leader.live_links == 1)
+    cluster.leader.lag.set(LagRange(5000, 5000), slow)
+    cluster.leader.lag.set(LagRange(100, 100), behind)
+    cluster.network.nodes[behind] = cluster.followers[behind]
+    await until(lambda: cluster.leader.links[1].state is LinkState.SYNCING)
+    return behind
+
+
+async def test_an_acknowledgement_of_a_follower_that_catches_up_counts_once_it_is_live(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trikv.link, "PAGE_RECORDS", 2)
+    async with open_cluster(2, write_quorum=1) as cluster:
+        await catching_up(cluster)
+        began = trio.current_time()
+        status, body = await put(cluster.node, "new", 1)
+        assert (status, body["follower_acks"]) == (200, 1)
+        assert 1 < trio.current_time() - began < 2  # not after 0.1 s, and not after 5 s
+        assert cluster.leader.links[1].state is LinkState.LIVE
+
+
+async def test_an_acknowledgement_does_not_count_if_the_follower_never_becomes_live(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trikv.link, "PAGE_RECORDS", 2)
+    async with open_cluster(2, write_quorum=1) as cluster:
+        behind = await catching_up(cluster)
+        answers: list[tuple[int, float]] = []
+
+        async def write() -> None:
+            status, _ = await put(cluster.node, "new", 1)
+            answers.append((status, trio.current_time()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            began = trio.current_time()
+            await trio.sleep(0.5)
+            assert await dump(cluster.followers[behind])  # it has the record, and said so
+            assert cluster.followers[behind].store.get("new") is not None
+            del cluster.network.nodes[behind]
+        ((status, at),) = answers
+        assert status == 200
+        assert at - began == pytest.approx(5, abs=0.01)  # the other one's
+
+
+async def test_a_batch_for_a_disk_that_was_emptied_since_is_refused(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_cluster(1, write_quorum=1) as cluster:
+        await put(cluster.node, "a", 1)
+        follower = cluster.followers[cluster.urls[0]]
+        state = follower.store.state
+        late = msgspec.json.encode(
+            {
+                "leader": {"node_id": "leader"},
+                "epoch": str(cluster.leader.epoch),
+                "records": [],
+                "follower": "anotherinstance",
+                "watermark": f"{cluster.leader.epoch}-{10**15}",
+                "established": True,
+            }
+        )
+        url = f"{cluster.urls[0]}/replicate"
+        reply = await cluster.network.request("POST", url, late, timeout_s=1)
+        assert reply.status == 409
+        assert msgspec.json.decode(reply.body)["code"] == "wrong_node"
+        assert follower.store.state == state

@@ -10,7 +10,8 @@ from tests.simulation.fleet import Fleet, open_fleet
 from tests.support import until
 from trikv.errors import SettingError
 from trikv.link import LinkState
-from trikv.version import NO_EPOCH
+from trikv.store import Store
+from trikv.version import NO_EPOCH, Epoch
 
 
 async def write(fleet: Fleet, name: str, count: int, tag: str) -> dict[str, str]:
@@ -349,3 +350,20 @@ async def test_a_pending_quorum_takes_effect_when_the_missing_follower_comes_bac
         fleet.cut.clear()
         leader = fleet.nodes["n0"].require_leader()
         await until(lambda: leader.write_quorum == 1)
+
+
+async def test_a_leader_that_has_promised_higher_commits_nothing_of_its_own_any_more(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(2, write_quorum=1) as fleet:
+        node = fleet.nodes["n0"]
+
+        def promise_elsewhere(store: Store) -> None:
+            store.set_state(store.state._replace(promised=Epoch(9, "z")))
+
+        # As when a promise and a write come in the same moment: the leader has not heard of it yet.
+        await node.committer.commit(promise_elsewhere)
+        status, body = await fleet.put("n0", "late", 1)
+        assert (status, body["code"]) == (503, "not_ready")
+        assert "9.z" in body["detail"]
+        assert fleet.stores["n0"].get("late") is None
