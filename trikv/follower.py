@@ -36,6 +36,9 @@ from trikv.state import NodeState
 from trikv.store import Store
 from trikv.version import NO_EPOCH, Epoch, Record, Version
 
+#: An epoch may be so far above the last: no cluster's leaders start more often while a node is away.
+MAX_EPOCH_STEP = 1_000_000
+
 #: Tombstones purged with one batch: not felt beside its fsync.
 PURGE_RECORDS = 500
 
@@ -47,6 +50,25 @@ def check_epoch(state: NodeState, epoch: Epoch) -> None:
             f"epoch {epoch} is over: {state.node_id} has promised {state.promised}",
             promised=str(state.promised),
         )
+
+
+def check_step(state: NodeState, epoch: Epoch) -> None:
+    """Raises InvalidBody if an epoch is out of all proportion: epochs count starts, and run out."""
+    if epoch.number > state.promised.number + MAX_EPOCH_STEP:
+        raise InvalidBody(
+            f"epoch: expected at most {MAX_EPOCH_STEP} above {state.promised}, got {epoch}",
+            field="epoch",
+        )
+
+
+def check_promised(state: NodeState, epoch: Epoch) -> None:
+    """Raises StaleEpoch or WrongNode unless this is what it has promised.
+
+    A node whose disk was emptied since it promised has nothing to say for that promise.
+    """
+    check_epoch(state, epoch)
+    if epoch != state.promised:
+        raise WrongNode(f"{state.node_id} has promised {state.promised}, not {epoch}")
 
 
 async def promise(committer: Committer, candidate: Candidate) -> NodeState:
@@ -67,6 +89,7 @@ async def promise(committer: Committer, candidate: Candidate) -> NodeState:
                 cluster=state.cluster,
             )
         check_epoch(state, epoch)
+        check_step(state, epoch)
         store.set_state(state._replace(promised=epoch, cluster=state.cluster or cluster))
         return store.state
 
@@ -148,10 +171,15 @@ class Follower:
 def _after(state: NodeState, batch: Batch) -> NodeState:
     """A node's state after a batch. Raises what the batch is refused with."""
     check_epoch(state, batch.epoch)
+    check_step(state, batch.epoch)
     if batch.follower not in (None, state.instance):
         raise WrongNode(
             f"this is {state.node_id}, instance {state.instance}; the batch is for {batch.follower}"
         )
+    for index, record in enumerate(batch.records):
+        if record.version.epoch > batch.epoch:
+            field = f"records[{index}].version"
+            raise InvalidBody(f"{field}: expected none beyond epoch {batch.epoch}", field=field)
     state = state._replace(promised=batch.epoch)
     if batch.watermark is not None:
         if batch.watermark.epoch != batch.epoch:

@@ -317,7 +317,7 @@ class Leader:
         """Commit and deliver a write of the leader's own, without waiting for anyone."""
         version, _, parcels = await self.commit(make)
         for link, parcel in parcels:
-            if parcel is not None:
+            if parcel is not None and not self._stopping:  # the nursery may be closed by then
                 step = FollowerTrace(link.url, link.node_id, self.lag.draw_ms(link.url))
                 self._start_delivery(version, link, parcel, step)
         return version

@@ -40,7 +40,7 @@ from typing import Protocol
 import trio
 
 from trikv import handshake, logs
-from trikv.errors import PeerFailed, StorageFailed, Superseded, first_leaf
+from trikv.errors import PeerFailed, Superseded, TrikvError, first_leaf
 from trikv.lag import Wires
 from trikv.messages import (
     MAX_BATCH_BYTES,
@@ -306,7 +306,7 @@ class Link:
                     await self._session()
             except* Superseded as errors:
                 self._host.superseded(str(first_leaf(errors)))
-            except* (PeerFailed, StorageFailed) as errors:
+            except* TrikvError as errors:
                 self._go_down(str(first_leaf(errors)))
             if self._over():
                 return

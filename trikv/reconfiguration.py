@@ -76,7 +76,7 @@ class Reconfiguration:
             if force:
                 self._put_in_force()
             self._moved.set()
-        with trio.move_on_after(leader.write_timeout_s):
+        with trio.move_on_after(leader.write_timeout_s), suppress(NotReady):  # it is written
             await leader.until(lambda: not self._is_pending() or self.configuration is not wanted)
         if self._is_pending():
             raise QuorumNotMet(

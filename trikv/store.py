@@ -240,18 +240,20 @@ class Store:
         """Merge records into the map beside the map."""
         self._writer.executemany(_STAGE, map(_row, records))
 
-    def merge_staged(self) -> list[tuple[Record, Record | None]]:
-        """Merge it all; what the map held beyond it, each with what the other had of that key."""
+    def staged_strays(self) -> list[tuple[Record, Record | None]]:
+        """What the map holds beyond it, each with what the other has of that key."""
         columns = ", ".join(f"{table}.{c}" for table in "rs" for c in _COLUMNS.split(", "))
         rows = self._writer.execute(
             f"SELECT {columns} FROM records r LEFT JOIN temp.staged s ON s.key = r.key"
             " WHERE (s.key IS NULL AND r.value <> '') OR (r.epoch, r.instance, r.timestamp_us, r.value)"
             " > (s.epoch, s.instance, s.timestamp_us, s.value)"
         )
-        strays = [(_record(row[:5]), None if row[5] is None else _record(row[5:])) for row in rows]
+        return [(_record(row[:5]), None if row[5] is None else _record(row[5:])) for row in rows]
+
+    def merge_staged(self) -> None:
+        """Merge it all into the map."""
         staged = self._writer.execute(f"SELECT {_COLUMNS} FROM temp.staged").fetchall()
         self._writer.executemany(_MERGE, staged)
-        return strays
 
     def end_staging(self) -> None:
         self._writer.execute("DROP TABLE IF EXISTS temp.staged")

@@ -288,15 +288,14 @@ class Takeover:
         clock = VersionClock(candidate.epoch, self._now_us, seen_us)
         old = None if found is None else found[1]
         wanted = self._wanted(old, members)
-        version = found[0] if found is not None and wanted == old else clock.issue()
 
         def change(store: Store) -> None:
             self._check_own_promise(store, candidate.epoch)
             if not speaker:
                 self._exchange(store, clock)
-            if version.epoch == candidate.epoch:
-                record = Record(configurations.KEY, configurations.encode(wanted), version)
-                store.merge([record])
+            # Also if nothing changes: what was found may be a stray, which the exchange overrules.
+            record = Record(configurations.KEY, configurations.encode(wanted), clock.issue())
+            store.merge([record])
             store.set_state(
                 store.state._replace(
                     cluster=cluster,
@@ -319,6 +318,8 @@ class Takeover:
             write_quorum=wanted.write_quorum,
         )
         heard = {url: told.state for url, told in self._heard.items()}
+        # Whoever was brought in this epoch has the configuration: it is older than all that comes.
+        version = Version(candidate.epoch, 0)
         term = Term(candidate._replace(cluster=cluster), wanted, version, in_force, heard)
         return term, clock
 
@@ -332,9 +333,11 @@ class Takeover:
 
     def _exchange(self, store: Store, clock: VersionClock) -> None:
         """Lead with what was staged; what this node held beyond it is overruled."""
-        strays = store.merge_staged()
-        if strays:
+        strays = store.staged_strays()
+        if strays:  # the copy first: it may fail, and then nothing must have been written
             keep_copy(store, self._name.node_id, [held for held, _ in strays])
+        store.merge_staged()
+        if strays:
             version = clock.issue()
             store.merge(
                 Record(held.key, "" if theirs is None else theirs.value, version)

@@ -8,8 +8,10 @@ from trio.testing import MockClock
 
 from tests.simulation.fleet import Fleet, open_fleet
 from tests.support import until
+from trikv.configuration import KEY
 from trikv.errors import SettingError
 from trikv.link import LinkState
+from trikv.peers import configuration_in
 from trikv.store import Store
 from trikv.version import NO_EPOCH, Epoch
 
@@ -367,3 +369,57 @@ async def test_a_leader_that_has_promised_higher_commits_nothing_of_its_own_any_
         assert (status, body["code"]) == (503, "not_ready")
         assert "9.z" in body["detail"]
         assert fleet.stores["n0"].get("late") is None
+
+
+async def test_a_member_whose_disk_is_emptied_after_its_promise_does_not_speak(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet() as fleet:
+        # Confirmed on n0, n1, n4 and n5 alone.
+        for other in ("n2", "n3"):
+            fleet.cut.add(frozenset(("n0", other)))
+        await until(lambda: fleet.nodes["n0"].require_leader().live_links == 3)
+        written = await write(fleet, "n0", 2, "a")
+        for name in fleet.names:
+            fleet.crash(name)
+        fleet.cut.clear()
+        await fleet.start("n2", leads=True, write_quorum=3)
+        await fleet.start("n1")
+        await trio.sleep(5)
+        assert "1 more to promise" in fleet.nodes["n2"].waiting_for[0]
+        # n1 has promised; now it loses all that it had to say, and only then n3 makes three.
+        fleet.crash("n1")
+        fleet.wipe("n1")
+        await fleet.start("n1")
+        await fleet.start("n3")
+        await trio.sleep(60)
+        assert fleet.nodes["n2"].leader is None
+        await fleet.start("n4")
+        await fleet.wait_leads("n2")
+        assert (await fleet.dumps())["n2"] == written
+
+
+async def test_a_change_of_the_quorum_that_only_a_lost_leader_had_is_overruled(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(5, write_quorum=3) as fleet:
+        for other in fleet.names[1:]:
+            fleet.cut.add(frozenset(("n0", other)))
+        status, body = await fleet.ask("n0", "POST", "/admin/quorum", {"write_quorum": 1})
+        assert (status, body["code"]) == (503, "quorum_not_met")
+        fleet.crash("n0")
+        fleet.cut.clear()
+        fleet.crash("n1")
+        await fleet.start("n1", leads=True, write_quorum=3)
+        await fleet.wait_live("n1", 4)
+        fleet.crash("n1")
+        await fleet.start("n1")
+        await fleet.start("n0", leads=True, write_quorum=1)
+        await fleet.wait_live("n0", 5)
+        reconfiguration = fleet.nodes["n0"].require_leadership().reconfiguration
+        await until(lambda: reconfiguration.configuration.previous == ())
+        await fleet.wait_quiet("n0")
+        for store in fleet.stores.values():
+            found = configuration_in(store.get(KEY))
+            assert found is not None
+            assert found[1] == reconfiguration.configuration

@@ -653,7 +653,8 @@ def test_what_was_staged_is_merged_and_what_was_held_beyond_it_is_told(
             store.stage(other)
         assert held(store) == modelled(own)
         with store.transaction():
-            strays = store.merge_staged()
+            strays = store.staged_strays()
+            store.merge_staged()
             store.end_staging()
         assert held(store) == modelled([*own, *other])
         theirs = {one.key: one for one in modelled(other)}

@@ -991,3 +991,68 @@ def test_no_request_whatever_is_answered_with_500(
             assert (await client.get("/health"))["status"] == "ok"
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+# -- what no leader sends -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "field"),
+    [
+        ({"watermark": "3"}, 422, "watermark"),
+        ({"watermark": "4.b-5"}, 422, "watermark"),
+        ({"established": True}, 422, "watermark"),
+        ({"floor": "x"}, 422, "floor"),
+        ({"established": True, "watermark": "5.b-5", "floor": "5.b-6"}, 422, "floor"),
+        ({"epoch": "2147483647.b"}, 422, "epoch"),
+        ({"follower": "somebody"}, 409, None),
+        ({"records": [{"key": "k", "version": "6.a-1", "value": 1}]}, 422, "records[0].version"),
+    ],
+)
+async def test_a_batch_that_no_leader_sends_changes_nothing(
+    fields: dict[str, Any], status: int, field: str | None, autojump_clock: MockClock
+) -> None:
+    async with open_client("follower") as client:
+        batch = {"leader": {"node_id": "boss"}, "epoch": "5.b", "records": [], **fields}
+        before = client.node.store.state
+        answer = await client.post("/replicate", batch)
+        assert (answer.status, answer.json().get("field")) == (status, field)
+        assert client.node.store.state == before
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "field"),
+    [
+        ({"epoch": "0.a"}, 422, "epoch"),
+        ({"epoch": "x"}, 422, "epoch"),
+        ({"epoch": "1000001.a"}, 422, "epoch"),
+        ({"instance": ""}, 422, "instance"),
+        ({"instance": "É"}, 422, "instance"),
+        ({"cluster": "A"}, 422, "cluster"),
+        ({"leader": {"node_id": "a b"}}, 422, "leader.node_id"),
+        ({"leader": {"node_id": "follower"}}, 409, None),
+        ({"leader": None}, 422, "leader"),
+    ],
+)
+async def test_a_bad_request_for_a_promise_changes_nothing(
+    fields: dict[str, Any], status: int, field: str | None, autojump_clock: MockClock
+) -> None:
+    async with open_client("follower") as client:
+        asked = {"leader": {"node_id": "boss"}, "instance": "i", "cluster": "", "epoch": "1.i"}
+        before = client.node.store.state
+        answer = await client.post("/replica/promise", {**asked, **fields})
+        assert (answer.status, answer.json().get("field")) == (status, field), answer.json()
+        assert client.node.store.state == before
+        assert (await client.post("/replica/promise", asked)).status == 200
+
+
+async def test_records_are_listed_for_the_promised_epoch_only(autojump_clock: MockClock) -> None:
+    async with open_client("follower") as client:
+        asked = {"leader": {"node_id": "boss"}, "instance": "i", "cluster": "", "epoch": "3.i"}
+        await client.post("/replica/promise", asked)
+        for epoch, code in (("2.i", "stale_epoch"), ("4.i", "wrong_node")):
+            answer = await client.ask("GET", f"/replica/records?epoch={epoch}")
+            assert (answer.status, answer.json()["code"]) == (409, code)
+        assert (await client.ask("GET", "/replica/records?epoch=3.i")).status == 200
+        answer = await client.ask("GET", "/replica/records?epoch=x")
+        assert answer.json()["field"] == "epoch"

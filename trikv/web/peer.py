@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trikv.configuration import KEY
 from trikv.errors import InvalidBody
-from trikv.follower import check_epoch
+from trikv.follower import check_promised
 from trikv.messages import (
     PromiseAnswer,
     PromiseBody,
@@ -64,13 +64,14 @@ async def promise(node: Node, request: Request) -> Answer:
 async def replica_records(node: Node, request: Request) -> Answer:
     """`GET /replica/records?after=&limit=&epoch=`: the map in version order, a page at a time.
 
-    With an epoch, only while that is what this node has promised: nobody else has written then.
+    With an epoch, only while that is what this node has promised: nobody else has written then, and
+    its disk was not emptied since.
     """
     asked = parameters(request, after=version, limit=whole(1, SCAN_RECORDS), epoch=_epoch)
     limit: int = asked.get("limit", SCAN_RECORDS)
     page = await node.page_by_version(asked.get("after"), limit, SCAN_BYTES)
     if (epoch := asked.get("epoch")) is not None:
-        check_epoch(node.store.state, epoch)
+        check_promised(node.store.state, epoch)
     return Answer(encode_records_page(page, page[-1].version if page else None))
 
 
