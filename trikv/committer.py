@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import trio
@@ -90,15 +91,29 @@ class Committer:
         return result
 
     async def run(self) -> None:
-        """Commit what comes, until `close` was called and everything that waited is done."""
-        async for first in self._receive:
-            group = [first]
-            while len(group) < MAX_GROUP:
-                try:
-                    group.append(self._receive.receive_nowait())
-                except (trio.WouldBlock, trio.EndOfChannel):
-                    break
-            await self._commit_group(group)
+        """Commit what comes, until `close` was called and everything that waited is done.
+
+        If it is cancelled, what waits is told so: nobody waits for ever.
+        """
+        group: list[_Waiting] = []
+        try:
+            async for first in self._receive:
+                group = [first, *self._waiting(MAX_GROUP - 1)]
+                await self._commit_group(group)
+        finally:
+            for waiting in (*group, *self._waiting(MAX_WAITING)):
+                if not waiting.done.is_set():
+                    waiting.error = StorageFailed("this node ended before it was clear")
+                    waiting.done.set()
+            self._receive.close()
+
+    def _waiting(self, most: int) -> list[_Waiting]:
+        """What waits by now."""
+        found: list[_Waiting] = []
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while len(found) < most:
+                found.append(self._receive.receive_nowait())
+        return found
 
     async def _commit_group(self, group: Sequence[_Waiting]) -> None:
         try:

@@ -23,24 +23,9 @@ import msgspec
 
 from trikv.errors import SettingError
 from trikv.messages import RESERVED_PREFIX
+from trikv.quorum import Voters
 
 KEY = f"{RESERVED_PREFIX}configuration"
-
-
-class Voters(msgspec.Struct, frozen=True):
-    """N members by their node ids, and the write quorum k among them."""
-
-    members: frozenset[str]
-    write_quorum: int
-
-    @property
-    def takeover_quorum(self) -> int:
-        """How many members that are not new a takeover must hear."""
-        return len(self.members) - self.write_quorum if self.write_quorum > 0 else 0
-
-    def lacking(self, promised: Set[str]) -> int:
-        """How many promises are missing yet."""
-        return max(0, self.takeover_quorum - len(self.members & promised))
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -86,8 +71,14 @@ def encode(configuration: Configuration) -> str:
 
 
 def decode(value: str) -> Configuration:
-    """Raises ValueError if it is none."""
-    return msgspec.json.decode(value, type=Configuration)
+    """Raises ValueError if it is none, or one that can't be."""
+    configuration = msgspec.json.decode(value, type=Configuration)
+    for voters in configuration.all_voters:
+        if not 0 <= voters.write_quorum < len(voters.members):
+            raise ValueError(
+                f"a write quorum of {voters.write_quorum} among {len(voters.members)} members"
+            )
+    return configuration
 
 
 def check_change(old: Configuration, members: Set[str]) -> None:

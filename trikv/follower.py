@@ -7,6 +7,7 @@ Rules
 - The fence and the merge are one transaction, so no batch of an old leader slips in between.
 - It takes nothing that was meant for another instance: a batch may have been on its way for long, to a
   node whose disk has been emptied since.
+- It takes no record up to its floor: it holds that, or something newer, or has purged its tombstone.
 - It keeps the watermark and the floor that its leader sends only once it was established in that
   leader's epoch; and it is established by that leader's word alone, at the end of a handshake.
 - The plain form, which has no epoch, is taken only by a node that has promised none.
@@ -22,6 +23,7 @@ import trio
 
 from trikv import logs
 from trikv.committer import Committer
+from trikv.configuration import KEY
 from trikv.errors import (
     HasLeader,
     InvalidBody,
@@ -31,10 +33,13 @@ from trikv.errors import (
     WrongNode,
 )
 from trikv.messages import Batch, LeaderName
-from trikv.peers import Candidate
+from trikv.peers import Candidate, configuration_in
 from trikv.state import NodeState
 from trikv.store import Store
-from trikv.version import NO_EPOCH, Epoch, Record, Version
+from trikv.version import MAX_TIMESTAMP_US, NO_EPOCH, Epoch, Record, Version
+
+#: Ten years before the last timestamp: one record must not use up what a leader counts on from.
+MAX_RECORD_US = MAX_TIMESTAMP_US - 10 * 366 * 86_400 * 1_000_000
 
 #: An epoch may be so far above the last: no cluster's leaders start more often while a node is away.
 MAX_EPOCH_STEP = 1_000_000
@@ -117,8 +122,9 @@ class Follower:
         """
 
         def change(store: Store) -> NodeState:
-            state = _after(store.state, batch)
-            store.merge(batch.records)
+            state, floor = _after(store.state, batch), store.state.floor
+            # Up to the floor it holds all there is: what comes so late could bring back the dead.
+            store.merge([record for record in batch.records if record.version > floor])
             if state != store.state:
                 store.set_state(state)
             if batch.floor is not None and state.established == batch.epoch:
@@ -177,9 +183,17 @@ def _after(state: NodeState, batch: Batch) -> NodeState:
             f"this is {state.node_id}, instance {state.instance}; the batch is for {batch.follower}"
         )
     for index, record in enumerate(batch.records):
-        if record.version.epoch > batch.epoch:
+        if record.version.epoch > batch.epoch or record.version.timestamp_us > MAX_RECORD_US:
             field = f"records[{index}].version"
-            raise InvalidBody(f"{field}: expected none beyond epoch {batch.epoch}", field=field)
+            raise InvalidBody(
+                f"{field}: expected none beyond epoch {batch.epoch} or the year 2245", field=field
+            )
+        if record.key == KEY:
+            try:
+                configuration_in(record)
+            except ValueError as error:
+                field = f"records[{index}].value"
+                raise InvalidBody(f"{field}: not a configuration: {error}", field=field) from None
     state = state._replace(promised=batch.epoch)
     if batch.watermark is not None:
         if batch.watermark.epoch != batch.epoch:

@@ -8,8 +8,9 @@ Rules
   leader overrules it: it writes its own value of that key, or a tombstone, again, as a write of its own
   epoch. A stray is never merged: two replicas of different pasts would mix.
 - Then the follower is sent the map from its floor, up to which all nodes that are not new are the same.
-- A node whose watermark is below the floor was no member when that was known. Tombstones that it would
-  need may be gone, so it has to come back with an empty disk.
+- A node whose watermark is below the floor is *stale*: an old copy of its data was put back, or it was
+  no member for a while. Tombstones that it would need may be gone, and it may have forgotten a promise.
+  It is brought in like a new node: admitted, and all that it holds is looked at.
 
 It can be interrupted anywhere: until the follower stores that it is established, at the end, it is what
 it was before, with records more that the next handshake finds again.
@@ -20,7 +21,6 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from trikv.errors import PeerFailed
 from trikv.peers import Remote
 from trikv.state import NodeState
 from trikv.version import NO_VERSION, Version
@@ -29,21 +29,20 @@ if TYPE_CHECKING:
     from trikv.link import Host, Link
 
 
+def is_stale(state: NodeState, floor: Version) -> bool:
+    """Whether a node that is not new is further behind than any member can be."""
+    return not state.new and state.watermark < floor
+
+
 async def begin(link: Link, host: Host, remote: Remote, told: NodeState) -> Version:
     """Admit it and overrule its strays; the version after which it has to be sent the map.
 
     Raises PeerFailed, Superseded.
     """
-    if told.new:
+    after = told.floor
+    if told.new or is_stale(told, host.floor):
         await host.admit(link)
         after = NO_VERSION
-    else:
-        if told.watermark < host.floor:
-            raise PeerFailed(
-                f"{link.url}: {told.node_id} was no member when tombstones up to {host.floor} were "
-                f"purged (it is at {told.watermark}): it has to come back with an empty DATA_DIR"
-            )
-        after = told.floor
     async with aclosing(remote.pages(after, host.candidate.epoch)) as pages:
         async for page in pages:
             await host.overrule(told.node_id, page)

@@ -22,7 +22,7 @@ What it does not know: HTTP, how a link brings records across, how it came to le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,7 +45,7 @@ from trikv.errors import (
 from trikv.lag import SimulatedLag
 from trikv.link import Encoded, Link, Parcel
 from trikv.operations import Operation
-from trikv.quorum import AckCount
+from trikv.quorum import AckCount, Voters, all_met_by
 from trikv.store import Store
 from trikv.version import Epoch, Record, Version, VersionClock
 from trikv.watermark import Issued
@@ -88,9 +88,10 @@ class Confirmed:
 class _Write:
     """A write on its way, and what becomes of it."""
 
-    def __init__(self, operations: Sequence[Operation], required: int) -> None:
+    def __init__(self, operations: Sequence[Operation]) -> None:
         self.operations = operations
-        self.required = required
+        self.voters: tuple[Voters, ...] = ()
+        """Those in force when its version was issued."""
         self.began = trio.current_time()
         self.trace = Trace()
         self.version: Version | None = None
@@ -110,6 +111,11 @@ class _Flight:
     holders: set[str] = field(default_factory=set)
 
 
+def name_of(link: Link) -> str:
+    """A follower's node id, or its URL as long as it has not told."""
+    return link.node_id or link.url
+
+
 class _Refused(TrikvError):
     """Carries a refusal, and the record that it tells of, out of a transaction."""
 
@@ -122,7 +128,7 @@ class _Refused(TrikvError):
 class Leader:
     """Takes writes while it leads `epoch`. Its tasks run in `nursery`, the node's.
 
-    The links, and the quorum in force, are set once they are made: both need the leader.
+    The links, and the voters in force, are set once they are made: both need the leader.
     """
 
     def __init__(
@@ -137,7 +143,8 @@ class Leader:
         nursery: trio.Nursery,
     ) -> None:
         self.links: Sequence[Link] = ()
-        self.write_quorum = 0
+        self.in_force: tuple[Voters, ...] = ()
+        """Each of these must confirm a write; more than one right after a takeover only."""
         self.lag = lag
         self.write_timeout_s = write_timeout_s
         self.committer = committer
@@ -162,13 +169,26 @@ class Leader:
         return self._issued.resolved_us
 
     @property
-    def live_links(self) -> int:
-        return sum(link.live for link in self.links)
+    def issued_us(self) -> int:
+        """The timestamp of the last version that was issued."""
+        return self._clock.last_us
 
     @property
-    def ready(self) -> bool:
-        """Whether a write that came now would find followers enough."""
-        return not self._stopping and self.deposed is None and self.live_links >= self.write_quorum
+    def write_quorum(self) -> int:
+        """The quorum in force."""
+        return max((voters.write_quorum for voters in self.in_force), default=0)
+
+    def enough(self, followers: Set[str]) -> bool:
+        """Whether these followers, by node id, can confirm a write."""
+        return all_met_by(self.in_force, followers)
+
+    @property
+    def live_followers(self) -> set[str]:
+        return {name_of(link) for link in self.links if link.live}
+
+    @property
+    def live_links(self) -> int:
+        return sum(link.live for link in self.links)
 
     def stop(self) -> None:
         """Take no more writes; those in flight go on."""
@@ -188,7 +208,7 @@ class Leader:
         if self.deposed is not None:
             raise NotReady(
                 f"this node does not lead any more: {self.deposed}; start it again as a follower",
-                waiting_for=[],
+                waiting_for=["a new start as a follower"],
             )
         if self._stopping:
             raise NotReady("this node is stopping", waiting_for=[])
@@ -206,9 +226,9 @@ class Leader:
             raise Overloaded(
                 f"{self.inflight_writes} writes are in flight already", retry_after_s=RETRY_AFTER_S
             )
-        self.check_links(self.write_quorum)
+        self.check_links()
         self.inflight_writes += 1
-        write = _Write(operations, self.write_quorum)
+        write = _Write(operations)
         self.nursery.start_soon(self._carry, write)
         await write.done.wait()
         if isinstance(write.outcome, Confirmed):
@@ -216,24 +236,25 @@ class Leader:
         # No outcome: a stop has cut it short, after its version was issued. It may be on disk.
         raise write.outcome or self._not_met(write, 0, "before this node stopped")
 
-    def check_links(self, required: int) -> None:
+    def check_links(self) -> None:
         """Raises NotEnoughFollowers."""
-        if self.live_links < required:
+        if not self.enough(self.live_followers):
             raise NotEnoughFollowers(
-                f"{self.live_links} of {required} required followers can be reached; "
+                f"{self.live_links} of {self.write_quorum} required followers can be reached; "
                 "nothing was written",
                 live_links=self.live_links,
-                required=required,
+                required=self.write_quorum,
             )
 
     def _not_met(self, write: _Write, acks: int, when: str = "in time") -> QuorumNotMet:
         """The outcome of a write that may be there, and may be confirmed yet."""
+        required = max((voters.write_quorum for voters in write.voters), default=0)
         return QuorumNotMet(
-            f"{acks} of {write.required} required followers confirmed the write {when}; "
+            f"{acks} of {required} required followers confirmed the write {when}; "
             "it stays at the leader and is still being replicated",
             version=None if write.version is None else str(write.version),
             follower_acks=acks,
-            required=write.required,
+            required=required,
         )
 
     async def _carry(self, write: _Write) -> None:
@@ -266,10 +287,11 @@ class Leader:
                     raise _Refused(*refused)
             return [operation.record(version) for operation in write.operations]
 
+        write.voters = self.in_force  # no checkpoint before the version is issued
         version, records, parcels = await self.commit(make)
         write.version = version
         write.trace.commit_ms = write.elapsed_ms()
-        count = AckCount(write.required, (link.url for link in self.links))
+        count = AckCount(write.voters, map(name_of, self.links))
         send, receive = trio.open_memory_channel[FollowerTrace](len(self.links))
         with receive:
             with send:
@@ -292,7 +314,10 @@ class Leader:
         A parcel is on its way once it is delivered; None where a link did not take it.
         """
         # No checkpoint between the two: versions are committed in the order they were issued in.
-        version = self._clock.issue()
+        try:
+            version = self._clock.issue()
+        except OverflowError as error:
+            raise NotReady(f"this node can't issue versions: {error}", waiting_for=[]) from None
         self._issued.issue(version.timestamp_us)
 
         def change(store: Store) -> Sequence[Record]:
@@ -304,10 +329,17 @@ class Leader:
 
         parcels: list[tuple[Link, Parcel | None]] = []
         try:
-            records = await self.committer.commit(change)
+            # A caller that leaves in the middle would leave a write that is committed, and that no link
+            # has heard of. The wait is the disk's: the committer ends whatever waits when it ends.
+            with trio.CancelScope(shield=True):
+                records = await self.committer.commit(change)
             if records:
                 content = Encoded(records, version.timestamp_us)
                 parcels = [(link, link.accept(content)) for link in self.links]
+        except NotReady:
+            if (promised := self.store.state.promised) != self.epoch:
+                self.superseded(f"this node has promised {promised}")
+            raise
         finally:
             self._issued.resolve(version.timestamp_us)
             self.progress()
@@ -349,7 +381,7 @@ class Leader:
         flight = self._flights[version]
         try:
             if await link.deliver(parcel, step.lag_ms / 1000):
-                flight.holders.add(link.url)
+                flight.holders.add(name_of(link))
                 if write is not None and acks is not None:
                     step.node_id = link.node_id
                     step.ack_ms = write.elapsed_ms()
@@ -370,7 +402,7 @@ class Leader:
         with trio.move_on_after(self.write_timeout_s), suppress(trio.EndOfChannel):
             while not count.met:
                 step = await receive.receive()
-                count.add(step.url)
+                count.add(step.node_id or step.url)
 
     # -- reads --------------------------------------------------------------------------------------
 
@@ -393,9 +425,13 @@ class Leader:
         record = read()
 
         def known() -> bool:
-            fresh = sum(link.live and link.rounds_answered > begun[link] for link in self.links)
-            return fresh >= self.write_quorum and (
-                record is None or self.holders(record.version) >= self.write_quorum
+            fresh = {
+                name_of(link)
+                for link in self.links
+                if link.live and link.rounds_answered > begun[link]
+            }
+            return self.enough(fresh) and (
+                record is None or self.enough(self.holders(record.version))
             )
 
         with trio.move_on_after(timeout_s):
@@ -407,16 +443,16 @@ class Leader:
             required=self.write_quorum,
         )
 
-    def holders(self, version: Version) -> int:
-        """How many followers are known to hold a committed write, or newer records of its keys."""
+    def holders(self, version: Version) -> set[str]:
+        """The followers that are known to hold a committed write, or newer records of its keys."""
         flight = self._flights.get(version)
         acknowledged = set() if flight is None else flight.holders
         below = version.epoch != self.epoch  # such a one was there when this epoch began
-        return sum(
-            link.url in acknowledged
-            or ((us := link.watermark_us) is not None and (below or us >= version.timestamp_us))
+        return acknowledged | {
+            name_of(link)
             for link in self.links
-        )
+            if (us := link.watermark_us) is not None and (below or us >= version.timestamp_us)
+        }
 
     async def until_resolved(self, version: Version, timeout_s: float, what: str) -> None:
         """Wait until all that was written up to a version is in the map. Raises ReadTimeout."""

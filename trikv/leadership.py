@@ -19,7 +19,6 @@ import json
 import os
 import random
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
@@ -28,13 +27,14 @@ import trio
 
 from trikv import logs
 from trikv.committer import RunBlocking
-from trikv.configuration import Configuration, Voters
-from trikv.errors import NotReady, PeerFailed, StorageFailed
+from trikv.configuration import Configuration
+from trikv.errors import InvalidBody, PeerFailed, StorageFailed
 from trikv.lag import SimulatedLag, Wires
-from trikv.leader import Leader
+from trikv.leader import Leader, name_of
 from trikv.link import Link
 from trikv.messages import encode_record
 from trikv.peers import Candidate, Promised
+from trikv.quorum import Voters
 from trikv.reconfiguration import Reconfiguration
 from trikv.state import NodeState
 from trikv.store import Store
@@ -101,6 +101,7 @@ class Leadership:
         self._scan = scan
         self._run_blocking = run_blocking
         self._admitted: set[str] = set()
+        self._waiting: set[Link] = set()
         self._known: dict[str, Link] = {}  # node ids, and which link reaches them
 
     async def run(self) -> None:
@@ -163,10 +164,13 @@ class Leadership:
             answered = [other for other in old if other.rounds_answered > begun[other]]
             return (
                 link.url in self._admitted
-                or len(answered) >= leader.write_quorum
+                or leader.enough({name_of(other) for other in answered})
                 or len(answered) == len(old)
             )
 
+        self._admitted.discard(
+            link.url
+        )  # what was said of an earlier disk does not hold for this one
         if not admissible():
             link.waits(
                 "a new node: it is brought in once enough others have answered again, so that it can't "
@@ -174,11 +178,23 @@ class Leadership:
             )
         for other in others:
             other.nudge()
-        with suppress(NotReady):
+        self._waiting.add(link)
+        try:
             await leader.until(admissible)
+        finally:
+            self._waiting.discard(link)
 
     def admit_anyway(self, link: Link) -> None:
-        """An operator knows that it has promised nothing, or wants it all the same."""
+        """An operator knows that it has promised nothing, or wants it all the same.
+
+        Raises InvalidBody unless it waits to be brought in.
+        """
+        if link not in self._waiting:
+            raise InvalidBody(
+                f"follower: expected one that waits to be brought in, and {link.node_id or link.url} "
+                f"is {link.state}",
+                field="follower",
+            )
         logs.warning("follower.admitted", follower=link.url, node_id=link.node_id)
         self._admitted.add(link.url)
         self.leader.progress()

@@ -50,7 +50,7 @@ from trikv.messages import (
     encode_record,
 )
 from trikv.peers import Candidate, Promised, Remote, decode_reply, excerpt
-from trikv.version import NO_VERSION, Record, Version
+from trikv.version import Record, Version
 from trikv.watermark import Outstanding
 
 #: The outbox, the records in flight and those waiting out their lag included. With 100 B values the
@@ -246,11 +246,12 @@ class Link:
 
     def accept(self, content: Encoded) -> Parcel | None:
         """Take a committed write on its way; None if the link is not up, or its outbox full."""
-        if self.state not in (LinkState.SYNCING, LinkState.LIVE):
+        if self._state not in (LinkState.SYNCING, LinkState.LIVE):
             return None
         if (
             self._held_records + content.records > MAX_OUTBOX_RECORDS
             or self.held_bytes + content.size > MAX_OUTBOX_BYTES
+            or self._wires.is_cut(self.url)  # which the session may not have noticed yet
         ):
             self.watermark_us  # noqa: B018 - as far as it came; now it stands
             self._enter(LinkState.SYNCING)
@@ -319,8 +320,10 @@ class Link:
         """From a promise to the first failure, which it raises as PeerFailed."""
         told = await self._remote.promise(self._host.candidate)
         self._host.recognise(self, told)
-        self._instance, self.new = told.state.instance, told.state.new
-        if told.state.established == self._host.candidate.epoch:
+        self._instance = told.state.instance
+        stale = handshake.is_stale(told.state, self._host.floor)
+        self.new = told.state.new or stale
+        if told.state.established == self._host.candidate.epoch and not stale:
             after = told.state.watermark
             self._watermark_us = self.stored_us = after.timestamp_us
         else:
@@ -413,13 +416,15 @@ class Link:
         name, _, _, epoch = self._host.candidate
         ends = [p.establishes for p in parcels if p.establishes is not None]
         watermark_us = ends[-1] if ends else self.watermark_us
+        watermark = None if watermark_us is None else Version(epoch, watermark_us)
         body = encode_batch(
             name,
             epoch,
             [parcel.content.text for parcel in parcels if parcel.content is not None],
             follower=self._instance,
-            watermark=None if watermark_us is None else Version(epoch, watermark_us),
-            floor=None if self._host.floor == NO_VERSION else self._host.floor,
+            watermark=watermark,
+            # A follower that is brought in yet has not got so far.
+            floor=None if watermark is None else min(self._host.floor, watermark),
             established=bool(ends),
         )
         self.rounds_begun += 1

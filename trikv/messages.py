@@ -23,7 +23,7 @@ import msgspec
 from trikv import jsonvalue
 from trikv.errors import InvalidBody, InvalidKey
 from trikv.state import NodeState, state_of
-from trikv.version import MAX_TIMESTAMP_US, PLAIN_EPOCH, Epoch, Record, Version
+from trikv.version import MAX_TIMESTAMP_US, PLAIN_EPOCH, Epoch, Record, Version, is_instance
 
 #: A key's length in UTF-8: room for paths and ids, small enough for an index.
 MAX_KEY_BYTES = 512
@@ -168,15 +168,19 @@ class PromiseBody(msgspec.Struct, frozen=True):
     epoch: str
 
 
+_NodeId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
+_Instance = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z]{1,32}\Z")]
+
+
 class PromiseAnswer(msgspec.Struct, frozen=True):
     """What the node is that has promised: its state (see `trikv.state`), and its configuration.
 
     `follows`: it takes records from a leader; a node that was started to lead does not.
     """
 
-    node_id: str
-    instance: str
-    cluster: str
+    node_id: _NodeId
+    instance: _Instance
+    cluster: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z]{0,32}\Z")]
     promised: str
     established: str
     led: str
@@ -271,6 +275,8 @@ def decode_replicate(body: bytes) -> Batch | Record:
         None if text is None else _decode_version(text, field)
         for text, field in ((batch.watermark, "watermark"), (batch.floor, "floor"))
     )
+    if batch.follower is not None and not is_instance(batch.follower):
+        raise InvalidBody("follower: expected 1 to 32 digits and small letters", field="follower")
     if batch.established and watermark is None:
         raise InvalidBody("watermark: required with established", field="watermark")
     return Batch(batch.leader, epoch, records, batch.follower, watermark, floor, batch.established)

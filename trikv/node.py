@@ -125,14 +125,15 @@ class Node:
         leader = self.leadership.leader
         if leader.deposed is not None:
             return [f"a new start as a follower: {leader.deposed}"]
-        lacking = leader.write_quorum - leader.live_links
-        return [f"{lacking} more live links, of a write quorum of {leader.write_quorum}"] * (
-            lacking > 0
-        )
+        if leader.enough(leader.live_followers):
+            return []
+        return [f"live links: {leader.live_links} of the {leader.write_quorum} that it needs"]
 
     async def promise(self, candidate: Candidate) -> NodeState:
         """Promise a candidate's epoch, whatever this node's role: see `follower.promise`."""
-        state = await promise(self.committer, candidate)
+        # A candidate that leaves does not take back what is on disk: this node must know of it.
+        with trio.CancelScope(shield=True):
+            state = await promise(self.committer, candidate)
         if self.follower is not None:
             self.follower.learn(state)
         if (leader := self.leader) is not None and candidate.epoch != leader.epoch:
@@ -216,9 +217,11 @@ async def open_node(
                         wires.start_soon(_lead, node, node.takeover, background, rng)
                     else:
                         node.follower = Follower(committer, state)
-                    yield node
-                    if node.leader is not None:
-                        node.leader.stop()
+                    try:
+                        yield node
+                    finally:  # from here on the background takes nothing new
+                        if node.leader is not None:
+                            node.leader.stop()
                     background.cancel_scope.deadline = trio.current_time() + DRAIN_S
                 wires.cancel_scope.cancel()
             committer.close()

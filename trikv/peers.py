@@ -100,6 +100,8 @@ class Remote:
                 yield records
             if following is None:
                 return
+            if following <= after:
+                raise PeerFailed(f"{self.url}{path}: it goes on after {following}, not further")
             after = following
 
     async def _get(self, path: str, kind: type[S]) -> S:
@@ -125,7 +127,7 @@ def decode_reply(url: str, reply: Reply, kind: type[S]) -> S:
             if refusal.code == "stale_epoch":
                 promised = Epoch.parse(refusal.promised)
                 raise Superseded(f"{url}: {refusal.detail}", promised=promised)
-        except (msgspec.MsgspecError, ValueError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             pass
         raise PeerFailed(f"{url}: answered {reply.status}: {excerpt(reply.body)}")
     try:

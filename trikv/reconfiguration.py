@@ -1,8 +1,10 @@
 """Changing the write quorum of a leader that leads: see `configuration` for the rules.
 
     begin     the new configuration is a record; it is committed and spread as any write is
-    in force  as many followers hold it as the quorum in force asks for (or the change is forced)
-    settled   as many as the new one asks for are past it with their watermarks: what came before is
+    in force  as many followers hold it as the quorum in force asks for (or the change is forced). From
+              quorum 0, under which anyone may lead alone, all followers must hold it
+    settled   as many as the new one asks for are past, with their watermarks, everything that was issued
+              before it was in force, since that may have been confirmed under the old one; which is then
               forgotten, in a record of its own
 
 A change that cannot be confirmed stays pending, however long; a later one takes its place. Both are kept
@@ -18,9 +20,10 @@ from contextlib import suppress
 import trio
 
 from trikv import logs
-from trikv.configuration import KEY, Configuration, Voters, encode
+from trikv.configuration import KEY, Configuration, encode
 from trikv.errors import NotReady, QuorumNotMet, StorageFailed
-from trikv.leader import Leader
+from trikv.leader import Leader, name_of
+from trikv.quorum import Voters
 from trikv.store import Store
 from trikv.version import Record, Version
 
@@ -39,19 +42,21 @@ class Reconfiguration:
         self._leader = leader
         self.configuration = configuration
         self.version = version
-        self._in_force = tuple(in_force)
         self.pending: int | None = None
         self._moved = (
             trio.Event()
         )  # set: something was written that takes the place of what is awaited
-        self._one_at_a_time = trio.Lock()
-        self._apply(self._in_force)
-        if self._in_force != (configuration.voters,):
+        self._one_at_a_time = trio.Lock()  # held while something is written, or put in force
+        self._bound_us = leader.issued_us
+        """What was issued up to here may have been confirmed under what came before."""
+        leader.in_force = tuple(in_force)
+        if leader.in_force != (configuration.voters,):
             self.pending = configuration.write_quorum
 
-    def _apply(self, voters: tuple[Voters, ...]) -> None:
-        self._in_force = voters
-        self._leader.write_quorum = max(v.write_quorum for v in voters)
+    @property
+    def settled(self) -> bool:
+        """Whether a takeover need not mind any earlier quorum, or earlier members."""
+        return self.pending is None and not self.configuration.previous
 
     async def change(self, write_quorum: int, *, force: bool) -> int:
         """Change the write quorum; the one in force before. Returns once it is in force.
@@ -64,11 +69,11 @@ class Reconfiguration:
             before = leader.write_quorum
             leader.check_leads()
             if not force:
-                leader.check_links(before)
+                leader.check_links()
             wanted = self.configuration.changed_to(
                 self.configuration.members,
                 write_quorum,
-                (*self._in_force, *self.configuration.previous),
+                (*leader.in_force, *self.configuration.previous),
             )
             self.version = version = await self._write(wanted)
             self.configuration, self.pending = wanted, write_quorum
@@ -80,10 +85,10 @@ class Reconfiguration:
             await leader.until(lambda: not self._is_pending() or self.configuration is not wanted)
         if self._is_pending():
             raise QuorumNotMet(
-                f"write_quorum {write_quorum} is written, and takes effect once {before} followers "
-                "(the quorum in force) have confirmed it",
+                f"write_quorum {write_quorum} is written, and takes effect once enough followers have "
+                f"confirmed it under the quorum in force, {before}",
                 version=str(version),
-                follower_acks=leader.holders(version),
+                follower_acks=len(leader.holders(version)),
                 required=before,
             )
         return before
@@ -100,14 +105,20 @@ class Reconfiguration:
     async def _settle(self, version: Version) -> None:
         leader = self._leader
         with suppress(NotReady):  # a later leader does it
-            if self.pending is not None:
-                await leader.until(lambda: leader.holders(version) >= leader.write_quorum)
-                if self.version == version:
-                    self._put_in_force()
+            if self._is_pending():
+                await leader.until(lambda: self._may_be_in_force(leader.holders(version)))
+                async with self._one_at_a_time:
+                    if self.version == version and self._is_pending():
+                        self._put_in_force()
             if self.configuration.previous:
-                quorum = self.configuration.write_quorum
-                await leader.until(lambda: self._past(version) >= quorum)
+                await leader.until(lambda: self.configuration.voters.met_by(self._past_bound()))
                 await self._forget_previous(version)
+
+    def _may_be_in_force(self, holders: set[str]) -> bool:
+        """Whether these followers' having it is enough for the change to take effect."""
+        if any(voters.write_quorum == 0 for voters in self._leader.in_force):
+            return len(holders) >= len(self._leader.links) or self.configuration.write_quorum == 0
+        return self._leader.enough(holders)
 
     async def _forget_previous(self, version: Version) -> None:
         async with self._one_at_a_time:
@@ -125,22 +136,20 @@ class Reconfiguration:
         return self.pending is not None
 
     def _put_in_force(self) -> None:
-        before = self._leader.write_quorum
+        leader, before = self._leader, self._leader.write_quorum
         self.pending = None
-        self._apply((self.configuration.voters,))
-        logs.info(
-            "quorum.changed",
-            write_quorum=self._leader.write_quorum,
-            previous_write_quorum=before,
-        )
-        self._leader.progress()
+        leader.in_force = (self.configuration.voters,)
+        self._bound_us = leader.issued_us
+        logs.info("quorum.changed", write_quorum=leader.write_quorum, previous_write_quorum=before)
+        leader.progress()
 
-    def _past(self, version: Version) -> int:
-        """How many followers hold all that was written up to that version."""
-        if version.epoch != self._leader.epoch:
-            return self._leader.live_links
-        us = version.timestamp_us
-        return sum((link.watermark_us or 0) >= us for link in self._leader.links)
+    def _past_bound(self) -> set[str]:
+        """The followers that hold all that may have been confirmed before this was in force."""
+        return {
+            name_of(link)
+            for link in self._leader.links
+            if (link.watermark_us or 0) >= self._bound_us
+        }
 
     async def _write(self, configuration: Configuration) -> Version:
         def make(store: Store, version: Version) -> Sequence[Record]:

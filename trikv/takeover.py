@@ -34,13 +34,22 @@ from trikv import logs
 from trikv.committer import Committer
 from trikv.configuration import Configuration
 from trikv.errors import PeerFailed, StorageFailed, Superseded, first_leaf
+from trikv.follower import MAX_EPOCH_STEP
 from trikv.leadership import Term, keep_copy
 from trikv.messages import LeaderName
 from trikv.peers import Candidate, Promised, Remote, configuration_in
 from trikv.state import NodeState
 from trikv.store import Store
 from trikv.transport import Transport
-from trikv.version import NO_EPOCH, NO_VERSION, Epoch, Record, Version, VersionClock
+from trikv.version import (
+    MAX_EPOCH_NUMBER,
+    NO_EPOCH,
+    NO_VERSION,
+    Epoch,
+    Record,
+    Version,
+    VersionClock,
+)
 
 #: Between two tries to reach a member, and after a competing takeover: at random, up to this.
 RETRY_S = 1.0
@@ -83,7 +92,9 @@ class Takeover:
             try:
                 return await self._attempt(above)
             except Superseded as error:
-                above = max(above, error.extra["promised"])
+                promised = error.extra["promised"]
+                if promised.number <= self._store.state.promised.number + MAX_EPOCH_STEP:
+                    above = max(above, promised)
                 self._wait_for([f"its turn: {error.detail}"])
                 await trio.sleep(self._rng.uniform(0.1, COMPETITION_S))
             except StorageFailed as error:
@@ -130,7 +141,7 @@ class Takeover:
                     await self._changed.wait()
                     self._check_own_promise(self._store, candidate.epoch)
                 nursery.cancel_scope.cancel()
-        except* Superseded as errors:
+        except* (Superseded, StorageFailed) as errors:
             over = first_leaf(errors)
         if over is not None:
             raise over
@@ -142,6 +153,9 @@ class Takeover:
                 told = await self._remotes[url].promise(candidate)
                 self._check_identity(url, told.state)
                 self._heard[url] = told
+                if doubled := self._doubled():
+                    del self._heard[url]
+                    raise PeerFailed(f"{url}: {doubled}")
                 self._problems.pop(url, None)
                 return
             except PeerFailed as failure:
@@ -157,9 +171,6 @@ class Takeover:
             raise PeerFailed(
                 f"{url}: a node with this one's NODE_ID, {state.node_id}, answers here"
             )
-        for other, told in self._heard.items():
-            if told.state.node_id == state.node_id:
-                raise PeerFailed(f"{url}: {state.node_id} answers here and at {other}")
         clusters = {told.state.cluster for told in self._heard.values()}
         clusters |= {self._store.state.cluster}
         if state.cluster and clusters - {"", state.cluster}:
@@ -175,10 +186,11 @@ class Takeover:
         if unasked:
             return unasked
         unheard = [url for url in self._remotes if url not in self._heard]
-        if not unheard:
-            return []
-        unnamed = [self._problem(url) for url in unheard]
         found = self._newest_configuration()
+        heard = {told.state.node_id for told in self._heard.values()} | {self._name.node_id}
+        if not unheard and (found is None or all(v.members <= heard for v in found[1].all_voters)):
+            return []  # all have promised, whoever is new
+        unnamed = [self._problem(url) for url in unheard]
         if found is None:
             return [
                 f"a promise of every member, since none of them knows any yet: {why}"
@@ -197,7 +209,21 @@ class Takeover:
         lacking = configuration.lacking(promised)
         if not promised and not lacking:  # k = 0, and this node knows nothing
             lacking = len(unheard)
-        return [f"{lacking} more to promise of: {', '.join(unnamed)}"] if lacking else []
+        others = ", ".join(unnamed) or "members that FOLLOWER_URLS leaves out"
+        return [f"{lacking} more to promise of: {others}"] if lacking else []
+
+    def _doubled(self) -> str | None:
+        """Two URLs that lead to one member, as far as is known, in words."""
+        found = self._newest_configuration()
+        known = {} if found is None else {url: name for name, url in found[1].members.items()}
+        places: dict[str, str] = {}
+        for url in self._remotes:
+            told = self._heard.get(url)
+            node_id = known.get(url) if told is None else told.state.node_id
+            other = url if node_id is None else places.setdefault(node_id, url)
+            if other != url:
+                return f"{node_id} is at {other} and at {url}"
+        return None
 
     def _problem(self, url: str) -> str:
         return self._problems.get(url, f"{url} (not asked yet)")
@@ -208,7 +234,10 @@ class Takeover:
         return old if self._store.state.new else {*old, self._name.node_id}
 
     def _newest_configuration(self) -> Found:
-        own = configuration_in(self._store.get(configurations.KEY))
+        try:
+            own = configuration_in(self._store.get(configurations.KEY))
+        except ValueError as error:
+            raise StorageFailed(f"its record of the configuration is broken: {error}") from None
         found = [told.configuration for told in self._heard.values()] + [own]
         return max((f for f in found if f is not None), key=lambda f: f[0], default=None)
 
@@ -287,18 +316,27 @@ class Takeover:
         seen_us = newest.timestamp_us if newest is not None and newest.epoch.number > 0 else 0
         clock = VersionClock(candidate.epoch, self._now_us, seen_us)
         old = None if found is None else found[1]
+        base = max((told.state.established for told in self._heard.values()), default=NO_EPOCH)
         wanted = self._wanted(old, members)
+        try:  # both before anything is written; the configuration's comes after
+            overruling, configuring = clock.issue(), clock.issue()
+        except OverflowError as error:
+            raise StorageFailed(f"it can't issue versions: {error}") from None
 
         def change(store: Store) -> None:
             self._check_own_promise(store, candidate.epoch)
             if not speaker:
-                self._exchange(store, clock)
+                self._exchange(store, overruling)
             # Also if nothing changes: what was found may be a stray, which the exchange overrules.
-            record = Record(configurations.KEY, configurations.encode(wanted), clock.issue())
+            record = Record(configurations.KEY, configurations.encode(wanted), configuring)
             store.merge([record])
+            floors = (
+                told.state.floor for told in self._heard.values() if told.state.established == base
+            )
             store.set_state(
                 store.state._replace(
                     cluster=cluster,
+                    floor=max(store.state.floor, *floors, NO_VERSION),
                     established=candidate.epoch,
                     led=candidate.epoch,
                     watermark=Version(candidate.epoch, 0),
@@ -331,23 +369,25 @@ class Takeover:
             return old
         return old.changed_to(members, self._write_quorum, old.all_voters)
 
-    def _exchange(self, store: Store, clock: VersionClock) -> None:
-        """Lead with what was staged; what this node held beyond it is overruled."""
+    def _exchange(self, store: Store, version: Version) -> None:
+        """Lead with what was staged; what this node held beyond it is overruled, in that version."""
         strays = store.staged_strays()
         if strays:  # the copy first: it may fail, and then nothing must have been written
             keep_copy(store, self._name.node_id, [held for held, _ in strays])
         store.merge_staged()
-        if strays:
-            version = clock.issue()
-            store.merge(
-                Record(held.key, "" if theirs is None else theirs.value, version)
-                for held, theirs in strays
-            )
+        store.merge(
+            Record(held.key, "" if theirs is None else theirs.value, version)
+            for held, theirs in strays
+        )
 
 
 def _promise_itself(store: Store, *, seen: Epoch) -> Epoch:
     state = store.state
     epoch = Epoch(max(state.promised, seen).number + 1, state.instance)
+    if epoch.number > MAX_EPOCH_NUMBER:
+        raise StorageFailed(
+            f"it holds {max(state.promised, seen)}, and there is no epoch above that"
+        )
     store.set_state(state._replace(promised=epoch))
     return epoch
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -20,6 +20,9 @@ from trikv.errors import PeerFailed
 from trikv.lag import LagRange
 from trikv.node import Node
 from trikv.store import Store
+
+#: How late a request may come a second time.
+LATE_S = 8.0
 
 Answered = tuple[int, dict[str, Any]]
 
@@ -50,7 +53,9 @@ class Fleet:
         self.rng = random.Random(seed)
         self.loss = 0.0
         self.delay_s = 0.0
-        self._nursery = nursery
+        self.doubling = 0.0
+        """How many requests come a second time, up to `LATE_S` later."""
+        self.nursery = nursery
         self._scopes: dict[str, trio.CancelScope] = {}
 
     async def _carry(self, url: str, target: str, body: bytes | None) -> None:
@@ -71,7 +76,7 @@ class Fleet:
             lag=LagRange(0, 0),
             **{"write_quorum": 0, "request_timeout_s": 1.0, "write_timeout_s": 5.0, **settings},
         )
-        node: Node = await self._nursery.start(self._run, name, config)
+        node: Node = await self.nursery.start(self._run, name, config)
         return node
 
     async def _run(self, name: str, config: Config, *, task_status: trio.TaskStatus[Node]) -> None:
@@ -176,10 +181,17 @@ class _From:
         if frozenset((self._name, other)) in fleet.cut:
             await trio.sleep(how["timeout_s"])
             raise PeerFailed(f"{url}: no answer")
+        if fleet.rng.random() < fleet.doubling:
+            fleet.nursery.start_soon(self._again, method, url, body)
         reply = await fleet.network.request(method, url, body, **how)
         if frozenset((self._name, other)) in fleet.cut or self._name not in fleet.nodes:
             raise PeerFailed(f"{url}: the answer is lost")
         return reply
+
+    async def _again(self, method: str, url: str, body: bytes | None) -> None:
+        await trio.sleep(self._fleet.rng.uniform(0, LATE_S))
+        with suppress(PeerFailed):
+            await self._fleet.network.request(method, url, body, timeout_s=5)
 
 
 @asynccontextmanager

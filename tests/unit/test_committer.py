@@ -247,7 +247,9 @@ async def test_run_ends_after_close_once_all_is_committed(autojump_clock: MockCl
 async def test_a_bug_in_a_change_is_not_swallowed(autojump_clock: MockClock) -> None:
     with closing(CountedStore()) as store:
         committer = Committer(store, Disk())
-        with pytest.RaisesGroup(ZeroDivisionError):
+        with pytest.RaisesGroup(
+            ZeroDivisionError, StorageFailed
+        ):  # the second: whoever waits is told
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(committer.run)
                 await committer.commit(lambda _: 1 / 0)

@@ -535,6 +535,7 @@ async def test_health_tells_what_a_leader_is_and_has(autojump_clock: MockClock) 
             "leads": True,
             "write_quorum": 2,
             "pending_write_quorum": None,
+            "settled": True,
             "environment_write_quorum": 2,
             "followers": 2,
             "live_links": 2,

@@ -554,7 +554,7 @@ async def test_head_answers_as_get_does(leader: Client, path: str) -> None:
         ("trce=true", "trce"),
         ("=1", ""),
         ("%00=1", "\0"),
-        ("a=1&a=1", "query"),
+        ("a=1&a=1", "a"),
         ("a=%FF", "query"),
         ("%C3=1", "query"),
     ],

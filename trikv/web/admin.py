@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from trikv import __version__, jsonvalue, logs
-from trikv.errors import InvalidBody
+from trikv.errors import InvalidBody, StorageFailed
 from trikv.lag import LagRange, SimulatedLag, lag_problem
 from trikv.leader import Leader
 from trikv.link import Link
@@ -49,6 +49,7 @@ async def health(node: Node, request: Request) -> Answer:
             "leads": leader.deposed is None,
             "write_quorum": leader.write_quorum,
             "pending_write_quorum": leadership.reconfiguration.pending,
+            "settled": leadership.reconfiguration.settled,
             "environment_write_quorum": node.config.write_quorum,
             "followers": len(leader.links),
             "live_links": leader.live_links,
@@ -60,6 +61,7 @@ async def health(node: Node, request: Request) -> Answer:
             "leads": False,
             "write_quorum": node.config.write_quorum,
             "pending_write_quorum": None,
+            "settled": False,
             "environment_write_quorum": node.config.write_quorum,
             "followers": len(node.config.follower_urls),
             "live_links": 0,
@@ -134,12 +136,19 @@ async def replica_status(node: Node, request: Request) -> Answer:
     timeout_s = node.config.request_timeout_s
     replicas: dict[str, Replica] = {}
 
+    failures: list[StorageFailed] = []
+
     async def look_at(link: Link) -> None:
-        replicas[link.url] = await compare(node, own, link, timeout_s, show)
+        try:
+            replicas[link.url] = await compare(node, own, link, timeout_s, show)
+        except StorageFailed as failure:
+            failures.append(failure)
 
     async with trio.open_nursery() as nursery:
         for link in leader.links:
             nursery.start_soon(look_at, link)
+    if failures:
+        raise failures[0]
     data = await _own_data(node) if show or own.records <= SHOWN_KEYS else None
     head = jsonvalue.encode(
         {

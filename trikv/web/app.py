@@ -75,7 +75,10 @@ def _view(node: Node, route: Route):  # type: ignore[no-untyped-def]  # noqa: AN
         given = Request(
             key=key_of(_path(request.scope["raw_path"]), prefix) if has_key else "",
             query=query_of(request.query_string),
-            headers={name.lower(): value for name, value in request.headers.items()},
+            headers={
+                name.lower(): ", ".join(request.headers.getlist(name))
+                for name in set(request.headers.keys())
+            },
             body=await _read_body(most),
         )
         return _respond(await route.handler(node, given))

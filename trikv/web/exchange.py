@@ -101,9 +101,13 @@ def query_of(query_string: bytes) -> dict[str, str]:
         pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError:
         raise InvalidParameter("the query is not percent-encoded UTF-8", field="query") from None
-    query = dict(pairs)
-    if len(query) != len(pairs):
-        raise InvalidParameter("a parameter is given more than once", field="query")
+    query: dict[str, str] = {}
+    for name, value in pairs:
+        if name in query:
+            raise InvalidParameter(
+                f"{clip(name)!r}: expected once, given more than once", field=clip(name)
+            )
+        query[name] = value
     return query
 
 

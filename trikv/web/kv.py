@@ -68,6 +68,11 @@ async def batch(node: Node, request: Request) -> Answer:
     """`POST /batch[?trace=true]`: all of it or nothing."""
     leader = node.require_leader()
     asked = parameters(request, trace=boolean)
+    for name in ("If-Match", "If-None-Match"):
+        if name.lower() in request.headers:
+            raise InvalidParameter(
+                f"{name}: expected none with a batch: its operations have if_version", field=name
+            )
     body = decode_body(request.body, OperationsBody)
     count = len(body.operations)
     if not 1 <= count <= MAX_BATCH_OPERATIONS:
@@ -104,14 +109,13 @@ async def get_key(node: Node, request: Request) -> Answer:
     )
     timeout_s = asked.get("timeout_ms", READ_TIMEOUT_MS) / 1000
     read = partial(node.store.get, request.key)
+    record = read()
+    least: Version | None = asked.get("min_version")
+    if least is not None and (record is None or record.version < least):
+        await node.until_caught_up(least, timeout_s)
+        record = read()
     if asked.get("consistency") == "linearizable":
         record = await node.require_leader().confirm_read(read, timeout_s)
-    else:
-        record = read()
-        least: Version | None = asked.get("min_version")
-        if least is not None and (record is None or record.version < least):
-            await node.until_caught_up(least, timeout_s)
-            record = read()
     if record is None or record.deleted:
         raise NotFound(f"there is no key {request.key!r} here", key=request.key)
     return _record_answer(record)

@@ -1,0 +1,264 @@
+"""Changes of the quorum and of the members, and what may come between: each of these has lost a
+confirmed write, or made replicas differ, before it was guarded against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.simulation.fleet import Fleet, open_fleet
+from tests.support import until
+from trikv.lag import LagRange, SimulatedLag
+from trikv.node import Node
+
+
+class SlowDisk:
+    """Commits of a node take `delay_s` longer."""
+
+    def __init__(self, node: Node) -> None:
+        self.delay_s = 0.0
+        self._inner = node.committer._run_blocking
+        node.committer._run_blocking = self
+
+    async def __call__(self, work: Any) -> Any:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(self.delay_s)
+        return await self._inner(work)
+
+
+async def change(fleet: Fleet, write_quorum: int) -> tuple[int, dict[str, Any]]:
+    return await fleet.ask("n0", "POST", "/admin/quorum", {"write_quorum": write_quorum})
+
+
+async def test_from_quorum_zero_a_change_needs_every_follower(autojump_clock: MockClock) -> None:
+    async with open_fleet(3, write_quorum=0) as fleet:
+        fleet.crash("n3")  # it may lead alone, as long as it has not heard of the change
+        leader = fleet.nodes["n0"].require_leader()
+        status, body = await change(fleet, 2)
+        assert (status, body["code"]) == (503, "quorum_not_met")
+        assert leader.write_quorum == 0
+        await fleet.start("n3")
+        await until(lambda: leader.write_quorum == 2)
+
+
+async def test_a_member_that_is_added_does_not_count_before_it_is_one(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow: set[str] = set()
+    monkeypatch.setattr(SimulatedLag, "draw_ms", lambda _, url: 60_000.0 if url in slow else 0.0)
+    async with open_fleet(4, started=False) as fleet:
+        four = ["n0", "n1", "n2", "n3"]
+        for name in four[1:]:
+            await fleet.start(name)
+        await fleet.start("n0", leads=True, write_quorum=2, others=four)
+        await fleet.wait_live("n0", 3)
+        await fleet.wait_quiet("n0")
+        fleet.crash("n0")
+        slow |= {"http://n2", "http://n3"}  # they promise, and are not brought up to date yet
+        await fleet.start("n4")
+        await fleet.start("n0", leads=True, write_quorum=2)
+        await fleet.wait_live(
+            "n0", 2
+        )  # n1, and n4, which is no member until two of n1, n2, n3 say so
+        status, body = await fleet.put("n0", "w", 1)
+        assert (status, body["code"]) == (503, "not_enough_followers")
+        slow.clear()
+        await fleet.wait_live("n0", 4, timeout_s=200)
+        assert (await fleet.put("n0", "w", 1))[0] == 200
+
+
+async def test_a_raised_quorum_is_not_settled_before_what_the_old_one_confirmed_has_arrived(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(5, write_quorum=1) as fleet:
+        leader = fleet.nodes["n0"].require_leader()
+        reconfiguration = fleet.nodes["n0"].require_leadership().reconfiguration
+        leader.lag.set(LagRange(2000, 2000))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(change, fleet, 5)
+            await trio.sleep(0.5)
+            # Begun under quorum 1, and confirmed by n1 alone: the others get it much later.
+            leader.lag.set(LagRange(60_000, 60_000))
+            leader.lag.set(LagRange(0, 0), "http://n1")
+            assert (await fleet.put("n0", "w", 1))[0] == 200
+            leader.lag.set(LagRange(0, 0))
+            await trio.sleep(5)
+            assert leader.write_quorum == 5
+            assert not reconfiguration.settled
+            for name in fleet.names:
+                fleet.crash(name)
+        await fleet.start("n5", leads=True, write_quorum=5)
+        await fleet.start("n4")
+        await trio.sleep(20)
+        assert fleet.nodes["n5"].leader is None
+        for name in ("n0", "n1", "n2", "n3"):
+            await fleet.start(name)
+        await fleet.wait_live("n5", 5)
+        assert (await fleet.dumps())["n5"] == {"w": 1}
+
+
+async def test_a_change_that_comes_into_force_while_the_next_is_written_is_kept_in_mind(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(5, write_quorum=3) as fleet:
+        leader = fleet.nodes["n0"].require_leader()
+        reconfiguration = fleet.nodes["n0"].require_leadership().reconfiguration
+        disk = SlowDisk(fleet.nodes["n0"])
+        leader.lag.set(LagRange(1000, 1000))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(change, fleet, 1)
+            await trio.sleep(0.99)
+            disk.delay_s = 0.5
+            nursery.start_soon(change, fleet, 5)  # on disk half a second after 1 could be in force
+            for _ in range(20):
+                await trio.sleep(0.1)
+                voters = {v.write_quorum for v in reconfiguration.configuration.all_voters}
+                assert leader.write_quorum in voters
+            disk.delay_s = 0
+
+
+async def test_a_start_that_leaves_a_member_out_still_needs_the_old_members_promises(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(2, write_quorum=1) as fleet:
+        fleet.cut.add(frozenset(("n0", "n1")))
+        assert (await fleet.put("n0", "w", 1))[0] == 200  # on n0 and n2
+        fleet.crash("n0")
+        fleet.wipe("n0")
+        fleet.cut.clear()
+        await fleet.start("n0", leads=True, write_quorum=1, others=["n1"])
+        await trio.sleep(20)
+        assert fleet.nodes["n0"].leader is None
+        assert "FOLLOWER_URLS leaves out" in fleet.nodes["n0"].waiting_for[0]
+
+
+async def test_a_late_batch_does_not_bring_back_what_was_deleted_and_purged(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(3, write_quorum=3) as fleet:
+        assert (await fleet.put("n0", "k", 1))[0] == 200
+        base, target, body = next(
+            one
+            for one in reversed(fleet.network.seen)
+            if one[0] == "http://n1" and one[2] and b'"key":"k"' in one[2]
+        )
+        assert (await fleet.ask("n0", "DELETE", "/kv/{key}", None, "k"))[0] == 200
+        await trio.sleep(10)
+        assert [store.get("k") for store in fleet.stores.values()] == [None] * 4
+        reply = await fleet.network.request("POST", base + target, body, timeout_s=1)
+        assert reply.status == 200
+        assert (await fleet.dumps())["n1"] == {}
+
+
+async def test_a_removed_member_that_is_taken_back_brings_nothing_back(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(3, write_quorum=1) as fleet:
+        assert (await fleet.put("n0", "k", 1))[0] == 200
+        await fleet.wait_quiet("n0")
+        await trio.sleep(5)
+        fleet.crash("n3")
+        fleet.crash("n0")
+        three = ["n0", "n1", "n2"]
+        await fleet.start("n0", leads=True, write_quorum=1, others=three)
+        await fleet.wait_live("n0", 2)
+        assert (await fleet.ask("n0", "DELETE", "/kv/{key}", None, "k"))[0] == 200
+        await trio.sleep(10)
+        assert [fleet.stores[name].get("k") for name in three] == [None] * 3
+        fleet.crash("n0")
+        fleet.wipe("n0")  # what it knew of the floor is gone, too
+        await fleet.start("n3")
+        await fleet.start("n0", leads=True, write_quorum=1)
+        await fleet.wait_live("n0", 3)
+        await fleet.wait_quiet("n0")
+        assert await fleet.dumps() == {name: {} for name in fleet.names}
+
+
+async def test_an_old_copy_of_a_followers_data_is_brought_up_to_date(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(3, write_quorum=2) as fleet:
+        for key in ("kept", "changed", "deleted"):
+            assert (await fleet.put("n0", key, "old"))[0] == 200
+        await fleet.wait_quiet("n0")
+        copied = fleet.stores["n1"]
+        copy = (copied.page_by_version(None, 10**6, 10**9), copied.state)
+        assert (await fleet.put("n0", "changed", "new"))[0] == 200
+        assert (await fleet.ask("n0", "DELETE", "/kv/{key}", None, "deleted"))[0] == 200
+        await trio.sleep(10)  # its tombstone is purged everywhere
+        fleet.crash("n1")
+        fleet.wipe("n1")
+        with fleet.stores["n1"].transaction():
+            fleet.stores["n1"].merge(copy[0])
+            fleet.stores["n1"].set_state(copy[1])
+        await until(lambda: fleet.nodes["n0"].require_leader().live_links == 2)
+        await fleet.start("n1")
+        await fleet.wait_live("n0", 3)
+        await fleet.wait_quiet("n0")
+        assert await fleet.dumps() == {
+            name: {"kept": "old", "changed": "new"} for name in fleet.names
+        }
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_change_leaves_nothing_half_done(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(3, write_quorum=2) as fleet:
+        disk = SlowDisk(fleet.nodes["n0"])
+        disk.delay_s = 0.2
+        with trio.move_on_after(0.1):
+            await change(fleet, 1)
+        disk.delay_s = 0
+        await trio.sleep(5)
+        await fleet.wait_quiet("n0")
+        values = {store.get("\0configuration") for store in fleet.stores.values()}
+        assert len(values) == 1
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_wire_cut_and_healed_in_one_breath_loses_nothing(
+    steps: int, autojump_clock: MockClock
+) -> None:
+    async with open_fleet(2, write_quorum=1) as fleet:
+
+        async def partition(cut: bool) -> None:
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            asked = {"follower": "n2", "cut": cut}
+            await fleet.ask("n0", "POST", "/admin/partition", asked)
+
+        for index in range(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fleet.put, "n0", f"k{index}", index)
+                nursery.start_soon(partition, True)
+                nursery.start_soon(partition, False)
+            await partition(False)
+            await trio.sleep(3)
+        await fleet.wait_quiet("n0")
+        await fleet.assert_equal()
+
+
+async def test_two_addresses_of_one_member_remove_no_other(autojump_clock: MockClock) -> None:
+    async with open_fleet(2, write_quorum=1) as fleet:
+        for name in ("n0", "n1"):
+            fleet.crash(name)
+        fleet.network.nodes["http://n1"] = fleet.nodes["n2"]  # n2 answers at n1's address, too
+        await fleet.start("n0", leads=True, write_quorum=1)
+        await trio.sleep(20)
+        del fleet.network.nodes["http://n1"]
+        await fleet.start("n1")
+        await fleet.wait_live("n0", 2)
+        configuration = fleet.nodes["n0"].require_leadership().reconfiguration.configuration
+        assert configuration.members.keys() == {"n0", "n1", "n2"}
+
+
+async def test_an_operators_word_holds_for_one_admission_that_waits(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(2, write_quorum=2) as fleet:
+        status, body = await fleet.ask("n0", "POST", "/admin/admit", {"follower": "n2"})
+        assert (status, body["field"]) == (422, "follower")
+        assert "is live" in body["detail"]
