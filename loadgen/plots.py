@@ -92,7 +92,7 @@ def _legend(axes: Axes) -> None:
 def _draw_means(axes: Axes, run: Run, measured: Measured) -> None:
     n, quorums = run.followers, [result.quorum for result, _ in measured]
     axes.set_title("Means, and where 90 % of the writes lie", fontsize=12.5)
-    axes.set_xlim(min(run.plan.quorums) - 0.5, max(run.plan.quorums) + 0.75)
+    axes.set_xlim(min(run.plan.quorums) - 0.5, max(run.plan.quorums) + 0.95)
     _draw_band(axes, measured)
     _draw_theory(axes, [OrderStatistic(k, n, run.plan.lag) for k in sorted(run.plan.quorums)])
     if run.like_the_lab:

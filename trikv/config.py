@@ -127,7 +127,7 @@ SETTINGS: tuple[Setting, ...] = (
         f"milliseconds from MIN_DELAY_MS to {MAX_DELAY_MS}",
         _number(0, MAX_DELAY_MS),
     ),
-    Setting("LAG_SEED", "", "a whole number", _whole(0, 10**12)),
+    Setting("LAG_SEED", "", "a whole number from 0 to 10^12", _whole(0, 10**12)),
     Setting("REQUEST_TIMEOUT", "5", "seconds from 0.01 to 600", _number(0.01, 600)),
     Setting(
         "FOLLOWER_URLS",

@@ -108,6 +108,8 @@ class Follower:
         """What is on disk, as of the last batch."""
         self.leader: LeaderName | None = None
         """Whom it follows, as far as it has heard since it started."""
+        self.heard_at: float | None = None
+        """When it took the last batch, in trio's time."""
         self._moved = trio.Event()
 
     @property
@@ -136,7 +138,7 @@ class Follower:
             logs.info("follower.follows", leader=batch.leader.node_id, epoch=batch.epoch)
         if state.established > self.state.established:
             logs.info("follower.established", epoch=state.established, watermark=state.watermark)
-        self.leader = batch.leader
+        self.leader, self.heard_at = batch.leader, trio.current_time()
         self.learn(state)
         return batch.epoch
 

@@ -256,6 +256,8 @@ def _convert(decoded: Any, kind: type[S]) -> S:
         # msgspec says what was expected, then where: "Expected `int`, got `str` - at `$.a`".
         said, _, where = str(error).partition(" - at ")
         field = where.strip("`").removeprefix("$.")
+        if said.startswith("Invalid enum value"):
+            said = f"expected put or delete, got {said.removeprefix('Invalid enum value ')}"
         if missing := _MISSING.fullmatch(said):
             field, said = f"{field}.{missing[1]}".removeprefix("."), "required, but missing"
         raise InvalidBody(f"{field or 'the body'}: {said}", field=field or "$") from None

@@ -264,6 +264,14 @@ async def test_a_bad_batch_is_refused_whole_and_the_field_named(
         assert await client.get("/dump") == {}
 
 
+async def test_a_batch_takes_no_precondition_headers(autojump_clock: MockClock) -> None:
+    async with open_client("leader") as client:
+        body = json.dumps(batch(PUT)).encode()
+        answer = await client.ask("POST", "/batch", body, headers={"If-Match": '"1.a-1"'})
+        assert (answer.status, answer.json()["field"]) == (422, "If-Match")
+        assert await client.get("/dump") == {}
+
+
 async def test_a_batch_of_a_thousand_is_one_parcel_and_one_page(autojump_clock: MockClock) -> None:
     async with clients(2, write_quorum=1) as c:
         c.take_down(1)

@@ -70,6 +70,8 @@ async def health(node: Node, request: Request) -> Answer:
         }
     elif node.follower is not None and node.follower.leader is not None:
         told["leader"] = node.follower.leader
+        heard_at = node.follower.heard_at or trio.current_time()
+        told["leader_heard_ms"] = round((trio.current_time() - heard_at) * 1000)
     return answer(told, 503 if asked.get("ready") and not ready else 200)
 
 
