@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import NodeProcess, open_nodes, until
+from tests.e2e.cluster import NodeProcess, Nodes, open_nodes, until
+from tests.e2e.load import MixedLoad
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="tmpfs and strace are Linux's")
 
@@ -41,24 +42,33 @@ def test_a_follower_on_a_full_disk_does_not_count_says_why_and_catches_up(tmp_pa
         small_disk(small, "6m"),
         open_nodes(tmp_path, followers=2, write_quorum=1) as nodes,
     ):
-        for index in range(100):
-            answer = nodes.leader.put(f"key{index}", "x" * 100_000)
-            assert answer.status_code == 200, answer.text
-        until(lambda: nodes.leader.get("/health")["live_links"] == 1, "one follower is down")
-        told = nodes.leader.get("/admin/replica-status?data=false")["followers"][0]
-        assert told["link"] == "down"
-        assert "storage_failed" in told["link_reason"]
-        assert "full" in told["link_reason"]
-        # It does not count: with two needed there are too few.
-        answer = nodes.leader.ask("POST", "/admin/quorum", {"write_quorum": 2})
-        assert answer.status_code == 200
-        assert nodes.leader.put("more", 1).json()["code"] == "not_enough_followers"
-        assert nodes.followers[0].get("/health")["status"] == "ok"
-        assert nodes.followers[0].get("/kv/key0")["value"] == "x" * 100_000
-        enlarge(small, "200m")
-        nodes.wait_live(2)
-        assert nodes.leader.put("more", 1).status_code == 200
+        load = MixedLoad(nodes.leader.url)
+        with load.running():
+            fill_and_make_room(nodes, small)
+            load.goes_on()
         nodes.wait_match()
+        load.history.check(nodes.followers[0].get("/dump"))
+
+
+def fill_and_make_room(nodes: Nodes, small: Path) -> None:
+    """Values that do not fit on the small disk, until it says so; then room."""
+    for index in range(100):
+        answer = nodes.leader.put(f"key{index}", "x" * 100_000)
+        assert answer.status_code == 200, answer.text
+    until(lambda: nodes.leader.get("/health")["live_links"] == 1, "one follower is down")
+    told = nodes.leader.get("/admin/replica-status?data=false")["followers"][0]
+    assert told["link"] == "down"
+    assert "storage_failed" in told["link_reason"]
+    assert "full" in told["link_reason"]
+    # It does not count: with two needed there are too few.
+    answer = nodes.leader.ask("POST", "/admin/quorum", {"write_quorum": 2})
+    assert answer.status_code == 200
+    assert nodes.leader.put("more", 1).json()["code"] == "not_enough_followers"
+    assert nodes.followers[0].get("/health")["status"] == "ok"
+    assert nodes.followers[0].get("/kv/key0")["value"] == "x" * 100_000
+    enlarge(small, "200m")
+    nodes.wait_live(2)
+    assert nodes.leader.put("more", 1).status_code == 200
 
 
 def test_a_leader_on_a_full_disk_confirms_nothing_and_goes_on_after(tmp_path: Path) -> None:
