@@ -10,9 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.linearizability import NEVER, Operation, is_linearizable
 from trikv.version import Version
 
 DELETED = None
+
+#: Codes of writes that may have happened.
+UNKNOWN = ("quorum_not_met", "storage_failed")
 
 
 @dataclass
@@ -23,6 +27,30 @@ class History:
     confirmed: dict[str, list[tuple[Version, Any]]] = field(default_factory=dict)
     possible: dict[str, list[tuple[Version | None, Any]]] = field(default_factory=dict)
     refused: int = 0
+    operations: dict[str, list[Operation]] = field(default_factory=dict)
+    """Of each key, for the oracle; the moments are those of `moment`."""
+    moments: int = 0
+
+    def moment(self) -> int:
+        """Each is after all before it."""
+        self.moments += 1
+        return self.moments
+
+    def observe(
+        self, begun: int, status: int, body: Mapping[str, Any], writes: Mapping[str, Any]
+    ) -> None:
+        """The same answer as `note`, for the oracle: writes that were not refused."""
+        known = status == 200
+        if known or status == 0 or body.get("code") in UNKNOWN:
+            answered = self.moment() if known else NEVER
+            for key, value in writes.items():
+                self.operations.setdefault(key, []).append(
+                    Operation("write", value, begun, answered)
+                )
+
+    def saw(self, begun: int, key: str, value: Any) -> None:
+        """A read that had to be linearizable."""
+        self.operations.setdefault(key, []).append(Operation("read", value, begun, self.moment()))
 
     def value(self) -> int:
         self.unique += 1
@@ -36,11 +64,18 @@ class History:
             for key, value in writes.items():
                 self.confirmed.setdefault(key, []).append((version, value))
                 self.possible.setdefault(key, []).append((version, value))
-        elif status == 0 or body.get("code") in ("quorum_not_met", "storage_failed"):
+        elif status == 0 or body.get("code") in UNKNOWN:
             for key, value in writes.items():
                 self.possible.setdefault(key, []).append((version, value))
         else:
             self.refused += 1
+
+    def check_linearizable(self, final: Mapping[str, Any]) -> None:
+        """There is an order of everything that explains what was seen, and what is there now."""
+        for key, operations in self.operations.items():
+            begun = self.moment()
+            now = Operation("read", final.get(key, DELETED), begun, self.moment())
+            assert is_linearizable([*operations, now]), (key, sorted(operations, key=str), now)
 
     def check(self, final: Mapping[str, Any]) -> None:
         """Of each key the last confirmed write is there, or one that came after it."""

@@ -32,20 +32,28 @@ async def client(fleet: Fleet, history: History, rng: random.Random, until_s: fl
         patience = trio.move_on_after(rng.uniform(0, 0.4) if rng.random() < 0.1 else 60)
         key = rng.choice(KEYS)
         told: tuple[int, dict[str, Any]] = (0, {})  # a client that hangs up is told nothing
-        match rng.randrange(4):
+        writes: dict[str, Any] = {}
+        match rng.randrange(6):
             case 0 | 1:
-                writes: dict[str, Any] = {key: history.value()}
+                writes = {key: history.value()}
                 asked: tuple[Any, ...] = ("PUT", "/kv/{key}", {"value": writes[key]}, key)
             case 2:
                 writes = {key: DELETED}
                 asked = ("DELETE", "/kv/{key}", None, key)
-            case _:
+            case 3:
                 writes = {k: history.value() for k in rng.sample(KEYS, 2)}
                 operations = [{"op": "put", "key": k, "value": v} for k, v in writes.items()]
                 asked = ("POST", "/batch", {"operations": operations})
+            case _:
+                asked = ("GET", "/kv/{key}?consistency=linearizable&timeout_ms=3000", None, key)
+        begun = history.moment()
         with patience:
             told = await fleet.ask(name, *asked)
-        history.note(*told, writes)
+        if writes:
+            history.note(*told, writes)
+            history.observe(begun, *told, writes)
+        if told[0] == 404 or (told[0] == 200 and not writes):  # 404: of a DELETE, too
+            history.saw(begun, key, told[1].get("value", DELETED))
 
 
 class Nemesis:
@@ -159,6 +167,7 @@ async def walk(seed: int) -> History:
         for store in fleet.stores.values():
             store.state.check_invariants()
         history.check(final)
+        history.check_linearizable(final)
     return history
 
 
