@@ -91,7 +91,9 @@ class Leadership:
             for url in urls
         ]
         leader.links = self.links
+        known = {url: node_id for node_id, url in term.configuration.members.items()}
         for link in self.links:
+            link.node_id = known.get(link.url)
             if (state := term.heard.get(link.url)) is not None:
                 link.new = state.new
         self.reconfiguration = Reconfiguration(

@@ -147,25 +147,32 @@ class Takeover:
             raise over
 
     async def _ask(self, url: str, candidate: Candidate, asked: set[str]) -> None:
-        """One member, until it has promised."""
+        """One member, until it has promised, and again if that cannot be told from another's."""
         while True:
-            try:
-                told = await self._remotes[url].promise(candidate)
-                self._check_identity(url, told.state)
-                self._heard[url] = told
-                if doubled := self._doubled():
-                    del self._heard[url]
-                    raise PeerFailed(f"{url}: {doubled}")
-                self._problems.pop(url, None)
-                return
-            except PeerFailed as failure:
-                self._problems[url] = failure.detail
-            finally:
-                asked.add(url)
-                self._changed.set()
+            if url not in self._heard:
+                try:
+                    told = await self._remotes[url].promise(candidate)
+                    self._check_cluster(url, told.state)
+                    self._hear(url, told)
+                    self._problems.pop(url, None)
+                except PeerFailed as failure:
+                    self._problems[url] = failure.detail
+                finally:
+                    asked.add(url)
+                    self._changed.set()
             await trio.sleep(RETRY_S * self._rng.uniform(0.5, 1.0))
 
-    def _check_identity(self, url: str, state: NodeState) -> None:
+    def _hear(self, url: str, told: Promised) -> None:
+        """Raises PeerFailed, and forgets whom it may be mistaken for, if two URLs lead to one node."""
+        self._heard[url] = told
+        if doubled := self._doubled():
+            node_id = told.state.node_id
+            for other in [o for o, t in self._heard.items() if t.state.node_id == node_id]:
+                del self._heard[other]
+                self._problems[other] = f"{other}: {doubled}"
+            raise PeerFailed(f"{url}: {doubled}")
+
+    def _check_cluster(self, url: str, state: NodeState) -> None:
         """Raises PeerFailed if it can't be counted as a member of its own."""
         if state.node_id == self._name.node_id:
             raise PeerFailed(
