@@ -19,6 +19,7 @@ How blocking work is run is a parameter (`RunBlocking`): simulated time and thre
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
@@ -101,7 +102,10 @@ class Committer:
                 group = [first, *self._waiting(MAX_GROUP - 1)]
                 await self._commit_group(group)
         finally:
-            for waiting in (*group, *self._waiting(MAX_WAITING)):
+            for waiting in (
+                *group,
+                *self._waiting(sys.maxsize),
+            ):  # senders that wait move up meanwhile
                 if not waiting.done.is_set():
                     waiting.error = StorageFailed("this node ended before it was clear")
                     waiting.done.set()

@@ -185,7 +185,8 @@ def _after(state: NodeState, batch: Batch) -> NodeState:
             f"this is {state.node_id}, instance {state.instance}; the batch is for {batch.follower}"
         )
     for index, record in enumerate(batch.records):
-        if record.version.epoch > batch.epoch or record.version.timestamp_us > MAX_RECORD_US:
+        epoch, timestamp_us = record.version
+        if epoch > batch.epoch or (epoch.number > 0 and timestamp_us > MAX_RECORD_US):
             field = f"records[{index}].version"
             raise InvalidBody(
                 f"{field}: expected none beyond epoch {batch.epoch} or the year 2245", field=field

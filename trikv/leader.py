@@ -141,7 +141,9 @@ class Leader:
         write_timeout_s: float,
         max_inflight_writes: int,
         nursery: trio.Nursery,
+        node_id: str,
     ) -> None:
+        self.node_id = node_id
         self.links: Sequence[Link] = ()
         self.in_force: tuple[Voters, ...] = ()
         """Each of these must confirm a write; more than one right after a takeover only."""

@@ -9,8 +9,9 @@ begun. It is the `Host` of its links.
   no such leadership. An operator can admit it without.
 - **Overruling.** See `handshake`. A copy of what is overruled is appended to `overruled.jsonl` in the
   data directory before it is.
-- **Floor.** The lowest watermark that all followers have on their disks; it never falls. Tombstones up
-  to it are purged here first, then by the followers, whom the floor reaches with the next batch.
+- **Floor.** The lowest watermark that all members have on their disks; it never falls, and rises only
+  while the configuration is settled, so that all who may lead or vote have a link here. Tombstones up to
+  it are purged here first, then by the followers, whom the floor reaches with the next batch.
 """
 
 from __future__ import annotations
@@ -234,7 +235,9 @@ class Leadership:
             stored = [link.stored_us for link in self.links]
             lowest_us = min((us or 0 for us in stored), default=self.resolved_us)
             reached = Version(self.candidate.epoch, min(lowest_us, self.resolved_us))
-            floor = max(self.floor, reached) if lowest_us else self.floor
+            # A member that was left out is a voter until that is settled, has no link, and may yet lead.
+            may_rise = lowest_us > 0 and self.reconfiguration.settled
+            floor = max(self.floor, reached) if may_rise else self.floor
             if floor == self.floor and purged < PURGE_RECORDS:
                 continue
             change = partial(self._raise_floor, floor=floor, resolved_us=self.resolved_us)

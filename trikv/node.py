@@ -285,6 +285,7 @@ async def _lead(
         write_timeout_s=config.write_timeout_s,
         max_inflight_writes=config.max_inflight_writes,
         nursery=background,
+        node_id=config.node_id,
     )
     node.leadership = Leadership(
         term,

@@ -21,7 +21,7 @@ import trio
 
 from trikv import logs
 from trikv.configuration import KEY, Configuration, encode
-from trikv.errors import NotReady, QuorumNotMet, StorageFailed
+from trikv.errors import NotEnoughFollowers, NotReady, QuorumNotMet, StorageFailed
 from trikv.leader import Leader, name_of
 from trikv.quorum import Voters
 from trikv.store import Store
@@ -47,6 +47,8 @@ class Reconfiguration:
             trio.Event()
         )  # set: something was written that takes the place of what is awaited
         self._one_at_a_time = trio.Lock()  # held while something is written, or put in force
+        self._latest: Configuration | None = None  # that a change has written
+        self._applied: Configuration | None = None  # that was put in force
         self._bound_us = leader.issued_us
         """What was issued up to here may have been confirmed under what came before."""
         leader.in_force = tuple(in_force)
@@ -69,7 +71,7 @@ class Reconfiguration:
             before = leader.write_quorum
             leader.check_leads()
             if not force:
-                leader.check_links()
+                self._check_links()
             wanted = self.configuration.changed_to(
                 self.configuration.members,
                 write_quorum,
@@ -77,16 +79,18 @@ class Reconfiguration:
             )
             self.version = version = await self._write(wanted)
             self.configuration, self.pending = wanted, write_quorum
+            self._latest = wanted
             logs.info("quorum.pending", write_quorum=write_quorum, in_force=before, forced=force)
             if force:
                 self._put_in_force()
             self._moved.set()
         with trio.move_on_after(leader.write_timeout_s), suppress(NotReady):  # it is written
-            await leader.until(lambda: not self._is_pending() or self.configuration is not wanted)
-        if self._is_pending():
+            await leader.until(lambda: self._applied is wanted or self._latest is not wanted)
+        if self._applied is not wanted:
+            replaced = "; a later change has taken its place" if self._latest is not wanted else ""
             raise QuorumNotMet(
                 f"write_quorum {write_quorum} is written, and takes effect once enough followers have "
-                f"confirmed it under the quorum in force, {before}",
+                f"confirmed it under the quorum in force, {before}{replaced}",
                 version=str(version),
                 follower_acks=len(leader.holders(version)),
                 required=before,
@@ -114,11 +118,21 @@ class Reconfiguration:
                 await leader.until(lambda: self.configuration.voters.met_by(self._past_bound()))
                 await self._forget_previous(version)
 
+    def _check_links(self) -> None:
+        """Raises NotEnoughFollowers, which names the way around."""
+        try:
+            self._leader.check_links()
+        except NotEnoughFollowers as refusal:
+            hint = 'under the quorum in force; {"force": true} does without them'
+            raise NotEnoughFollowers(f"{refusal.detail} {hint}", **refusal.extra) from None
+
     def _may_be_in_force(self, holders: set[str]) -> bool:
         """Whether these followers' having it is enough for the change to take effect."""
-        if any(voters.write_quorum == 0 for voters in self._leader.in_force):
-            return len(holders) >= len(self._leader.links) or self.configuration.write_quorum == 0
-        return self._leader.enough(holders)
+        alone = [voters for voters in self._leader.in_force if voters.write_quorum == 0]
+        if self.configuration.write_quorum == 0:  # then those that stay members may go on as before
+            alone = [v for v in alone if not v.members <= self.configuration.members.keys()]
+        heard = {*holders, self._leader.node_id}
+        return self._leader.enough(holders) and all(v.members <= heard for v in alone)
 
     async def _forget_previous(self, version: Version) -> None:
         async with self._one_at_a_time:
@@ -139,6 +153,7 @@ class Reconfiguration:
         leader, before = self._leader, self._leader.write_quorum
         self.pending = None
         leader.in_force = (self.configuration.voters,)
+        self._applied = self.configuration
         self._bound_us = leader.issued_us
         logs.info("quorum.changed", write_quorum=leader.write_quorum, previous_write_quorum=before)
         leader.progress()

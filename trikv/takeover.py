@@ -7,6 +7,7 @@ Rules
   configuration found and of all that this may have replaced; or from all members, whoever is new. If all
   are new, a cluster is born, empty. With k = 0 nothing was promised to anyone. All are asked once,
   whoever is needed.
+- An old copy of a node's data, which is behind what all are known to have, counts as new.
 - Only then does it read. Of those that are not new, the ones established in the highest epoch found
   speak, and the union of their maps is the state it leads with. If it is one of them and led that epoch,
   it holds everything, and reads nobody. If it is none of them, what it holds beyond that state is
@@ -35,6 +36,7 @@ from trikv.committer import Committer
 from trikv.configuration import Configuration
 from trikv.errors import PeerFailed, StorageFailed, Superseded, first_leaf
 from trikv.follower import MAX_EPOCH_STEP
+from trikv.handshake import is_stale
 from trikv.leadership import Term, keep_copy
 from trikv.messages import LeaderName
 from trikv.peers import Candidate, Promised, Remote, configuration_in
@@ -149,7 +151,7 @@ class Takeover:
     async def _ask(self, url: str, candidate: Candidate, asked: set[str]) -> None:
         """One member, until it has promised, and again if that cannot be told from another's."""
         while True:
-            if url not in self._heard:
+            if url not in self._heard or self._doubtful(url):
                 try:
                     told = await self._remotes[url].promise(candidate)
                     self._check_cluster(url, told.state)
@@ -163,14 +165,21 @@ class Takeover:
             await trio.sleep(RETRY_S * self._rng.uniform(0.5, 1.0))
 
     def _hear(self, url: str, told: Promised) -> None:
-        """Raises PeerFailed, and forgets whom it may be mistaken for, if two URLs lead to one node."""
-        self._heard[url] = told
-        if doubled := self._doubled():
-            node_id = told.state.node_id
-            for other in [o for o, t in self._heard.items() if t.state.node_id == node_id]:
+        """Raises PeerFailed, and forgets both, if two URLs lead to one node."""
+        node_id = told.state.node_id
+        for other, before in self._heard.items():
+            if other != url and before.state.node_id == node_id:
                 del self._heard[other]
-                self._problems[other] = f"{other}: {doubled}"
-            raise PeerFailed(f"{url}: {doubled}")
+                self._heard.pop(url, None)
+                self._problems[other] = f"{other}: {node_id} answers here and at {url}"
+                raise PeerFailed(f"{url}: {node_id} answers here and at {other}")
+        self._heard[url] = told
+
+    def _doubtful(self, url: str) -> bool:
+        """Whether another answers there than is recorded: it may be a passing mistake."""
+        found = self._newest_configuration()
+        known = {} if found is None else {url: name for name, url in found[1].members.items()}
+        return known.get(url) not in (None, self._heard[url].state.node_id)
 
     def _check_cluster(self, url: str, state: NodeState) -> None:
         """Raises PeerFailed if it can't be counted as a member of its own."""
@@ -217,7 +226,10 @@ class Takeover:
         if not promised and not lacking:  # k = 0, and this node knows nothing
             lacking = len(unheard)
         others = ", ".join(unnamed) or "members that FOLLOWER_URLS leaves out"
-        return [f"{lacking} more to promise of: {others}"] if lacking else []
+        if lacking:
+            return [f"{lacking} more to promise of: {others}"]
+        doubled = self._doubled()
+        return [f"members to be told apart: {doubled}"] if doubled else []
 
     def _doubled(self) -> str | None:
         """Two URLs that lead to one member, as far as is known, in words."""
@@ -236,9 +248,15 @@ class Takeover:
         return self._problems.get(url, f"{url} (not asked yet)")
 
     def _old(self) -> set[str]:
-        """The members that have promised and are not new, this node included."""
-        old = {told.state.node_id for told in self._heard.values() if not told.state.new}
-        return old if self._store.state.new else {*old, self._name.node_id}
+        """The members that have promised and are not new, nor an old copy; this node included."""
+        states = [*(told.state for told in self._heard.values()), self._store.state]
+        return {s.node_id for s in states if not s.new and not is_stale(s, self._floor())}
+
+    def _floor(self) -> Version:
+        """The highest floor that is known: nobody but an old copy is further behind."""
+        return max(
+            self._store.state.floor, *(t.state.floor for t in self._heard.values()), NO_VERSION
+        )
 
     def _newest_configuration(self) -> Found:
         try:
@@ -280,14 +298,24 @@ class Takeover:
     def _speakers(self) -> list[str] | None:
         """The URLs of those to be read; None if this node is no speaker, and must read all of it."""
         state = self._store.state
-        established = {url: told.state.established for url, told in self._heard.items()}
-        base = max(*established.values(), state.established, NO_EPOCH)
-        speakers = [url for url, epoch in established.items() if epoch == base]
-        if base == NO_EPOCH:
+        speakers = self._established()
+        own = NO_EPOCH if is_stale(state, self._floor()) else state.established
+        base = max((self._heard[url].state.established for url in speakers), default=NO_EPOCH)
+        if max(base, own) == NO_EPOCH:
             return []
-        if state.established < base:
+        if own < base:
             return None
-        return [] if state.led == base else speakers
+        return [] if state.led == own or own > base else speakers
+
+    def _established(self) -> list[str]:
+        """The URLs of those that are established in the highest epoch heard of, old copies aside."""
+        states = {
+            url: told.state
+            for url, told in self._heard.items()
+            if not told.state.new and not is_stale(told.state, self._floor())
+        }
+        base = max((state.established for state in states.values()), default=NO_EPOCH)
+        return [url for url, state in states.items() if state.established == base]
 
     async def _read(self, epoch: Epoch, speakers: list[str] | None) -> None:
         """Merge what the speakers hold beyond this node, or stage all of it. Raises PeerFailed."""
@@ -299,9 +327,8 @@ class Takeover:
                     async for page in pages:
                         await self._committer.commit(partial(_merge_page, page=page, epoch=epoch))
             return
-        base = max(told.state.established for told in self._heard.values())
         await self._committer.commit(Store.begin_staging)
-        for url in [u for u, told in self._heard.items() if told.state.established == base]:
+        for url in self._established():
             self._wait_for([f"the whole map of {url}"])
             async with aclosing(self._remotes[url].pages(NO_VERSION, epoch)) as pages:
                 async for page in pages:
@@ -323,7 +350,6 @@ class Takeover:
         seen_us = newest.timestamp_us if newest is not None and newest.epoch.number > 0 else 0
         clock = VersionClock(candidate.epoch, self._now_us, seen_us)
         old = None if found is None else found[1]
-        base = max((told.state.established for told in self._heard.values()), default=NO_EPOCH)
         wanted = self._wanted(old, members)
         try:  # both before anything is written; the configuration's comes after
             overruling, configuring = clock.issue(), clock.issue()
@@ -337,13 +363,10 @@ class Takeover:
             # Also if nothing changes: what was found may be a stray, which the exchange overrules.
             record = Record(configurations.KEY, configurations.encode(wanted), configuring)
             store.merge([record])
-            floors = (
-                told.state.floor for told in self._heard.values() if told.state.established == base
-            )
             store.set_state(
                 store.state._replace(
                     cluster=cluster,
-                    floor=max(store.state.floor, *floors, NO_VERSION),
+                    floor=self._floor(),
                     established=candidate.epoch,
                     led=candidate.epoch,
                     watermark=Version(candidate.epoch, 0),

@@ -262,3 +262,123 @@ async def test_an_operators_word_holds_for_one_admission_that_waits(
         status, body = await fleet.ask("n0", "POST", "/admin/admit", {"follower": "n2"})
         assert (status, body["field"]) == (422, "follower")
         assert "is live" in body["detail"]
+
+
+async def test_a_member_that_is_left_out_holds_the_floor_down_until_that_is_settled(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(2, write_quorum=2) as fleet:
+        assert (await fleet.put("n0", "w", 1))[0] == 200
+        await fleet.wait_quiet("n0")
+        fleet.cut.add(frozenset(("n0", "n2")))
+        assert (await fleet.put("n0", "w", 2))[0] == 503  # on n0 and n1 only
+        for name in fleet.names:
+            fleet.crash(name)
+        fleet.cut.clear()
+        await fleet.start("n1")
+        # Without n2, and with a quorum that the old one cannot confirm: pending for ever.
+        await fleet.start("n0", leads=True, write_quorum=1, others=["n0", "n1"])
+        await fleet.wait_live("n0", 1)
+        await trio.sleep(10)
+        for name in ("n0", "n1"):
+            fleet.crash(name)
+        for _ in range(2):  # n2 may lead alone (N - k = 1), and goes above
+            await fleet.start("n2", leads=True, write_quorum=2)
+            await fleet.wait_leads("n2")
+            fleet.crash("n2")
+        await fleet.start("n2", leads=True, write_quorum=2)
+        for name in ("n0", "n1"):
+            await fleet.start(name)
+        await fleet.wait_live("n2", 2)
+        await fleet.wait_quiet("n2")
+        await fleet.assert_equal()
+
+
+async def test_from_quorum_zero_a_removed_member_may_lead_alone_and_replicas_end_equal(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(3, write_quorum=0) as fleet:
+        for key in ("x", "y"):
+            assert (await fleet.put("n0", key, 1))[0] == 200
+        await fleet.wait_quiet("n0")
+        for name in ("n0", "n3"):
+            fleet.crash(name)
+        await fleet.start("n0", leads=True, write_quorum=0, others=["n0", "n1", "n2"])
+        await fleet.wait_live("n0", 2)
+        assert (await fleet.ask("n0", "DELETE", "/kv/{key}", None, "x"))[0] == 200
+        await fleet.wait_quiet("n0")
+        await trio.sleep(10)
+        for name in ("n0", "n1", "n2"):
+            fleet.crash(name)
+        await fleet.start("n3", leads=True, write_quorum=0)
+        await fleet.wait_leads("n3")
+        fleet.crash("n3")
+        await fleet.start("n3", leads=True, write_quorum=0)
+        for name in ("n0", "n1", "n2"):
+            await fleet.start(name)
+        await fleet.wait_live("n3", 3)
+        await fleet.wait_quiet("n3")
+        await fleet.assert_equal()
+
+
+@pytest.mark.parametrize("leader", ["n0", "n1"])
+async def test_an_old_copy_neither_speaks_nor_leads_with_what_it_holds(
+    leader: str, autojump_clock: MockClock
+) -> None:
+    async with open_fleet(3, write_quorum=2) as fleet:
+        for key in ("x", "y"):
+            assert (await fleet.put("n0", key, 1))[0] == 200
+        await fleet.wait_quiet("n0")
+        held, state = fleet.stores["n1"].page_by_version(None, 99, 10**6), fleet.stores["n1"].state
+        await trio.sleep(5)
+        assert (await fleet.ask("n0", "DELETE", "/kv/{key}", None, "x"))[0] == 200
+        await fleet.wait_quiet("n0")
+        await trio.sleep(10)
+        for name in fleet.names:
+            fleet.crash(name)
+        fleet.wipe("n1")
+        with fleet.stores["n1"].transaction():
+            fleet.stores["n1"].merge(held)
+            fleet.stores["n1"].set_state(state)
+        if leader == "n0":
+            fleet.wipe("n0")
+        for name in fleet.names:
+            if name != leader:
+                await fleet.start(name)
+        await fleet.start(leader, leads=True, write_quorum=2)
+        await fleet.wait_live(leader, 3)
+        await fleet.wait_quiet(leader)
+        assert await fleet.dumps() == {name: {"y": 1} for name in fleet.names}
+
+
+async def test_two_members_may_exchange_their_addresses(autojump_clock: MockClock) -> None:
+    async with open_fleet(3, write_quorum=1) as fleet:
+        assert (await fleet.put("n0", "w", 1))[0] == 200
+        await fleet.wait_quiet("n0")
+        fleet.crash("n0")
+        nodes = fleet.network.nodes
+        nodes["http://n1"], nodes["http://n2"] = nodes["http://n2"], nodes["http://n1"]
+        await fleet.start("n0", leads=True, write_quorum=1)
+        await fleet.wait_live("n0", 3)
+
+
+async def test_a_change_that_another_has_replaced_is_not_said_to_be_in_force(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(5, write_quorum=3) as fleet:
+        fleet.nodes["n0"].require_leader().lag.set(LagRange(3000, 3000))
+        answers: list[tuple[int, dict[str, Any]]] = []
+
+        async def first() -> None:
+            answers.append(await change(fleet, 5))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first)
+            await trio.sleep(0.5)
+            status, _ = await fleet.ask(
+                "n0", "POST", "/admin/quorum", {"write_quorum": 2, "force": True}
+            )
+            assert status == 200
+        ((status, body),) = answers
+        assert (status, body["code"]) == (503, "quorum_not_met")
+        assert "a later change" in body["detail"]

@@ -331,3 +331,27 @@ async def test_a_locked_database_is_a_storage_failure(tmp_path: Path) -> None:
             assert await committer.commit(put("a")) == "a"
             committer.close()
     assert committed_keys(tmp_path) == ["a"]
+
+
+async def test_a_committer_that_is_cancelled_lets_nobody_wait(autojump_clock: MockClock) -> None:
+    with closing(CountedStore()) as store:
+        committer = Committer(store, Disk())
+        told = 0
+
+        async def wait() -> None:
+            nonlocal told
+            with trio.CancelScope(shield=True):
+                try:
+                    await committer.commit(lambda _: None)
+                except (StorageFailed, NotReady):
+                    told += 1
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                for _ in range(5 * MAX_WAITING):
+                    nursery.start_soon(wait)
+                await trio.testing.wait_all_tasks_blocked()
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await committer.run()
+        assert told == 5 * MAX_WAITING
