@@ -43,10 +43,12 @@ from trikv.errors import (
     TrikvError,
 )
 from trikv.lag import SimulatedLag
-from trikv.link import Encoded, Link, Parcel
+from trikv.link import Link
 from trikv.operations import Operation
+from trikv.parcel import Encoded, Parcel
 from trikv.quorum import AckCount, Voters, all_met_by
 from trikv.store import Store
+from trikv.trace import Confirmed, FollowerTrace, Trace
 from trikv.version import Epoch, Record, Version, VersionClock
 from trikv.watermark import Issued
 
@@ -54,35 +56,6 @@ T = TypeVar("T")
 
 #: What `Retry-After` says to a client whose write was one too many: by then most in flight are done.
 RETRY_AFTER_S = 1
-
-
-@dataclass
-class FollowerTrace:
-    """What happened to one write on its way to one follower; times in ms since the write began."""
-
-    url: str
-    node_id: str | None
-    lag_ms: float
-    ack_ms: float | None = None
-
-
-@dataclass
-class Trace:
-    """A write's story: times in milliseconds since it began; None: not yet, or never."""
-
-    commit_ms: float | None = None
-    quorum_ms: float | None = None
-    followers: list[FollowerTrace] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Confirmed:
-    """A write on disk at the leader and at `follower_acks` followers, at least the quorum."""
-
-    version: Version
-    records: Sequence[Record]
-    follower_acks: int
-    trace: Trace
 
 
 class _Write:

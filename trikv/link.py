@@ -47,8 +47,8 @@ from trikv.messages import (
     MAX_BATCH_RECORDS,
     ReplicateAnswer,
     encode_batch,
-    encode_record,
 )
+from trikv.parcel import Encoded, Parcel
 from trikv.peers import Candidate, Promised, Remote, decode_reply, excerpt
 from trikv.version import Record, Version
 from trikv.watermark import Outstanding
@@ -119,38 +119,6 @@ class Host(Protocol):
     def progress(self) -> None:
         """An acknowledgement, a heartbeat, or a new state of a link."""
         ...
-
-
-class Encoded:
-    """A write's records as they travel: the text is made once, and shared by all links."""
-
-    __slots__ = ("records", "size", "text", "timestamp_us")
-
-    def __init__(self, records: Sequence[Record], timestamp_us: int = 0) -> None:
-        self.text = ",".join(map(encode_record, records))
-        self.records = len(records)
-        self.size = len(self.text)
-        self.timestamp_us = timestamp_us
-
-
-class Parcel:
-    """Records that travel together, and whether they arrived. Compared by identity.
-
-    With `establishes`, the end of a handshake: the follower has all up to this timestamp.
-    """
-
-    __slots__ = ("arrived", "content", "done", "establishes", "since")
-
-    def __init__(self, content: Encoded | None, establishes: int | None = None) -> None:
-        self.content = content
-        self.establishes = establishes
-        self.since = trio.current_time()
-        self.done = trio.Event()
-        self.arrived = False
-
-    def settle(self, arrived: bool) -> None:
-        self.arrived = arrived
-        self.done.set()
 
 
 class Link:

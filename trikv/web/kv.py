@@ -12,7 +12,6 @@ import msgspec
 
 from trikv import jsonvalue
 from trikv.errors import InvalidBody, InvalidParameter, NotFound, TooLarge
-from trikv.leader import Confirmed, Trace
 from trikv.messages import (
     MAX_BATCH_BYTES,
     MAX_BATCH_OPERATIONS,
@@ -27,6 +26,7 @@ from trikv.messages import (
 from trikv.node import SCAN_BYTES, Node
 from trikv.operations import ABSENT, ANYTHING, PRESENT, Operation, Precondition, match_versions
 from trikv.store import size_of
+from trikv.trace import Confirmed, Trace
 from trikv.version import Record, Version
 from trikv.web.exchange import Answer, Request, boolean, parameters, version, whole
 
