@@ -115,13 +115,16 @@ class PlainBody(_ClientBody, frozen=True):
 # -- between nodes ------------------------------------------------------------------------------------
 
 
+_NodeId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
+
+
 class LeaderName(msgspec.Struct, frozen=True):
     """Who sends: its node id, and the URL at which clients reach it, where it knows one.
 
     Both are repeated to clients and in logs, so they are held to what settings may say.
     """
 
-    node_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
+    node_id: _NodeId
     url: Annotated[str, msgspec.Meta(pattern=r"^https?://[!-~]{1,300}\Z")] | None = None
 
 
@@ -168,7 +171,6 @@ class PromiseBody(msgspec.Struct, frozen=True):
     epoch: str
 
 
-_NodeId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
 _Instance = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z]{1,32}\Z")]
 
 

@@ -141,7 +141,7 @@ class Takeover:
                     if not self._missing(asked):
                         break
                     await self._changed.wait()
-                    self._check_own_promise(self._store, candidate.epoch)
+                    _check_own_promise(self._store, candidate.epoch)
                 nursery.cancel_scope.cancel()
         except* (Superseded, StorageFailed) as errors:
             over = first_leaf(errors)
@@ -177,8 +177,7 @@ class Takeover:
 
     def _doubtful(self, url: str) -> bool:
         """Whether another answers there than is recorded: it may be a passing mistake."""
-        found = self._newest_configuration()
-        known = {} if found is None else {url: name for name, url in found[1].members.items()}
+        known = self._recorded()
         return known.get(url) not in (None, self._heard[url].state.node_id)
 
     def _check_cluster(self, url: str, state: NodeState) -> None:
@@ -213,8 +212,7 @@ class Takeover:
                 for why in unnamed
             ]
         configuration = found[1]
-        by_url = {url: node_id for node_id, url in configuration.members.items()}
-        unknown = [url for url in unheard if url not in by_url]
+        unknown = [url for url in unheard if url not in self._recorded()]
         if unknown:
             return [
                 f"an answer of a node that is not known here: {self._problem(u)}" for u in unknown
@@ -233,8 +231,7 @@ class Takeover:
 
     def _doubled(self) -> str | None:
         """Two URLs that lead to one member, as far as is known, in words."""
-        found = self._newest_configuration()
-        known = {} if found is None else {url: name for name, url in found[1].members.items()}
+        known = self._recorded()
         places: dict[str, str] = {}
         for url in self._remotes:
             told = self._heard.get(url)
@@ -250,7 +247,8 @@ class Takeover:
     def _old(self) -> set[str]:
         """The members that have promised and are not new, nor an old copy; this node included."""
         states = [*(told.state for told in self._heard.values()), self._store.state]
-        return {s.node_id for s in states if not s.new and not is_stale(s, self._floor())}
+        floor = self._floor()
+        return {s.node_id for s in states if not s.new and not is_stale(s, floor)}
 
     def _floor(self) -> Version:
         """The highest floor that is known: nobody but an old copy is further behind."""
@@ -266,10 +264,14 @@ class Takeover:
         found = [told.configuration for told in self._heard.values()] + [own]
         return max((f for f in found if f is not None), key=lambda f: f[0], default=None)
 
+    def _recorded(self) -> dict[str | None, str]:
+        """Which member was last at which URL, by the newest configuration found."""
+        found = self._newest_configuration()
+        return {} if found is None else {url: name for name, url in found[1].members.items()}
+
     def _members(self) -> dict[str, str | None]:
         """The members that this node's settings name, by node id; all are known by now."""
-        found = self._newest_configuration()
-        known = {} if found is None else {url: name for name, url in found[1].members.items()}
+        known = self._recorded()
         members: dict[str, str | None] = {self._name.node_id: self._name.url}
         for url in self._remotes:
             told = self._heard.get(url)
@@ -282,11 +284,6 @@ class Takeover:
         for url in [url for url in self._heard if failure.detail.startswith(f"{url}/")]:
             del self._heard[url]
             self._problems[url] = failure.detail
-
-    def _check_own_promise(self, store: Store, epoch: Epoch) -> None:
-        if store.state.promised != epoch:
-            promised = store.state.promised
-            raise Superseded(f"this node has promised {promised}", promised=promised)
 
     def _wait_for(self, what: list[str]) -> None:
         if what != self.waiting_for:
@@ -309,10 +306,11 @@ class Takeover:
 
     def _established(self) -> list[str]:
         """The URLs of those that are established in the highest epoch heard of, old copies aside."""
+        floor = self._floor()
         states = {
             url: told.state
             for url, told in self._heard.items()
-            if not told.state.new and not is_stale(told.state, self._floor())
+            if not told.state.new and not is_stale(told.state, floor)
         }
         base = max((state.established for state in states.values()), default=NO_EPOCH)
         return [url for url, state in states.items() if state.established == base]
@@ -357,7 +355,7 @@ class Takeover:
             raise StorageFailed(f"it can't issue versions: {error}") from None
 
         def change(store: Store) -> None:
-            self._check_own_promise(store, candidate.epoch)
+            _check_own_promise(store, candidate.epoch)
             if not speaker:
                 self._exchange(store, overruling)
             # Also if nothing changes: what was found may be a stray, which the exchange overrules.
@@ -422,10 +420,14 @@ def _promise_itself(store: Store, *, seen: Epoch) -> Epoch:
     return epoch
 
 
-def _merge_page(store: Store, *, page: Sequence[Record], epoch: Epoch) -> None:
-    if store.state.promised != epoch:
-        promised = store.state.promised
+def _check_own_promise(store: Store, epoch: Epoch) -> None:
+    """Raises Superseded if anything has raised it."""
+    if (promised := store.state.promised) != epoch:
         raise Superseded(f"this node has promised {promised}", promised=promised)
+
+
+def _merge_page(store: Store, *, page: Sequence[Record], epoch: Epoch) -> None:
+    _check_own_promise(store, epoch)
     store.merge(page)
 
 
