@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.linearizability import NEVER, Operation, is_linearizable
+from loadgen.check.linearizability import NEVER, Operation, is_linearizable
 from trikv.version import Version
 
 DELETED = None
@@ -45,12 +45,14 @@ class History:
             answered = self.moment() if known else NEVER
             for key, value in writes.items():
                 self.operations.setdefault(key, []).append(
-                    Operation("write", value, begun, answered)
+                    Operation("write", begun, answered, value)
                 )
 
     def saw(self, begun: int, key: str, value: Any) -> None:
         """A read that had to be linearizable."""
-        self.operations.setdefault(key, []).append(Operation("read", value, begun, self.moment()))
+        self.operations.setdefault(key, []).append(
+            Operation("read", begun, self.moment(), expected=(value,))
+        )
 
     def value(self) -> int:
         self.unique += 1
@@ -74,7 +76,8 @@ class History:
         """There is an order of everything that explains what was seen, and what is there now."""
         for key, operations in self.operations.items():
             begun = self.moment()
-            now = Operation("read", final.get(key, DELETED), begun, self.moment())
+            expected = (final.get(key, DELETED),)
+            now = Operation("read", begun, self.moment(), expected=expected)
             assert is_linearizable([*operations, now]), (key, sorted(operations, key=str), now)
 
     def check(self, final: Mapping[str, Any]) -> None:
