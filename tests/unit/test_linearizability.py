@@ -122,7 +122,7 @@ def histories(draw: st.DrawFn) -> list[Operation]:
     history = []
     for index in range(draw(st.integers(0, 6))):
         begun, answered = sorted(moments[2 * index : 2 * index + 2])
-        kind = draw(st.sampled_from(["read", "write", "write"]))
+        kind: Any = draw(st.sampled_from(["read", "write", "write"]))
         found: dict[str, Any] = draw(
             st.one_of(
                 st.just({}),

@@ -17,7 +17,7 @@ def v(timestamp_us: int, epoch: int = 1) -> str:
 def put(begun: float, key: str, value: Any, at: int | None, **more: Any) -> Call:
     """A put that was answered a second later with 200; `at` None: never answered."""
     answered = None if at is None else begun + 1
-    told = {"status": 200, "version": v(at)} if at is not None else {}
+    told: dict[str, Any] = {"status": 200, "version": v(at)} if at is not None else {}
     fields: dict[str, Any] = {"writes": {key: value}, "answered": answered, **told, **more}
     return Call(0, "leader", "write", begun, **fields)
 
@@ -30,7 +30,13 @@ def refused(begun: float, key: str, value: Any, code: str, **more: Any) -> Call:
 def read(begun: float, key: str, value: Any, at: int | None, **more: Any) -> Call:
     shown = ABSENT if at is None else Shown(value, v(at))
     status, code = (404, "not_found") if at is None else (200, "")
-    fields = {"answered": begun + 1, "status": status, "code": code, "shown": {key: shown}, **more}
+    fields: dict[str, Any] = {
+        "answered": begun + 1,
+        "status": status,
+        "code": code,
+        "shown": {key: shown},
+        **more,
+    }
     return Call(1, "follower1", "read", begun, **fields)
 
 
@@ -39,7 +45,12 @@ def batch(begun: float, at: int | None, **writes: Any) -> Call:
 
 
 def keys(begun: float, up_to: int, **shown: Shown) -> Call:
-    more = {"answered": begun + 1, "status": 200, "min_version": v(up_to), "shown": shown}
+    more: dict[str, Any] = {
+        "answered": begun + 1,
+        "status": 200,
+        "min_version": v(up_to),
+        "shown": shown,
+    }
     return Call(2, "follower1", "list", begun, **more)
 
 
