@@ -8,7 +8,7 @@ answers, and take nodes off the network; `seen` records what was asked of whom.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,11 +37,17 @@ Weather = Callable[[str, str, bytes | None], Awaitable[None]]
 
 
 async def call(
-    node: Node, method: str, target: str, body: bytes | None = None, key: str = ""
+    node: Node,
+    method: str,
+    target: str,
+    body: bytes | None = None,
+    key: str = "",
+    headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Ask a node as the server would: an answer or a problem document."""
     parts = urlsplit(target)
-    request = Request(key=key, query=query_of(parts.query.encode()), body=body or b"")
+    query = query_of(parts.query.encode())
+    request = Request(key=key, query=query, headers=headers or {}, body=body or b"")
     try:
         return await _HANDLERS[method, parts.path](node, request)
     except TrikvError as error:
@@ -147,7 +153,7 @@ class Clock:
         self.offset_us = 1_700_000_000_000_000
 
     def __call__(self) -> int:
-        return self.offset_us + int(trio.current_time() * 1e6) % 10**12
+        return self.offset_us + int(trio.current_time() * 1e6)
 
 
 def lone_leaf(group: BaseExceptionGroup[Any]) -> BaseException:
@@ -198,9 +204,8 @@ async def open_memory_node(
     *,
     store: Store | None = None,
     seed: int = 0,
-    leads: bool = True,
 ) -> AsyncIterator[Node]:
-    """One node on the network, its blocking work inline; a leader leads, unless it is not awaited."""
+    """One node on the network, its blocking work inline; a leader leads."""
     async with open_node(
         config,
         store=store or Store.open(None),
@@ -212,7 +217,7 @@ async def open_memory_node(
     ) as node:
         network.nodes[url] = node
         try:
-            if config.role == "leader" and leads:
+            if config.role == "leader":
                 await until(lambda: node.leader is not None, timeout_s=60)
             yield node
         finally:

@@ -1,71 +1,106 @@
-"""Nodes in one process that can crash, start again in another role, lose their disks, be cut off.
+"""Nodes in one process that crash, stop, start again in another role, lose their disks, are cut off.
 
-What a node has committed outlives it: its store is in memory and is handed to its next start. A crash
-takes the node off the network at once and cancels all its tasks.
+The nodes are the real ones; what is around them is simulated, and drawn from one seed: the network (see
+`network`), the disks (see `disk`), the clocks, the ids, the lags. Time is a mock clock's.
+
+A crash first freezes the node's store and wires, so that no `finally` of its can tidy anything up or
+tell anyone, and then cancels its tasks. The next start finds what the disk has kept. It can be set to
+happen after so many further steps of the node's tasks: at any checkpoint there is.
+
+`trace` tells everything that happened: the same seed gives the same lines.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import msgspec
 import trio
 
-from tests.support import MemoryNetwork, call, dump, lone_leaf, open_memory_node, read_body, until
+from tests.simulation.disk import Disk, SimulatedStore
+from tests.simulation.network import OWNER, Network
+from tests.support import Clock, dump, lone_leaf, until
+from trikv.committer import run_inline
 from trikv.config import Config
 from trikv.errors import PeerFailed
 from trikv.lag import LagRange
-from trikv.node import Node
-from trikv.store import Store
+from trikv.node import Node, open_node
+from trikv.state import NodeState
+from trikv.transport import Reply
 
-#: How late a request may come a second time.
-LATE_S = 8.0
+T = TypeVar("T")
+
+#: How long a node that was told to stop lets its requests go on.
+GRACE_S = 3.0
+
+#: No client of a test waits so long.
+FOR_EVER_S = 10**6
 
 Answered = tuple[int, dict[str, Any]]
 
 
-class KeptStore(Store):
-    """A store in memory that outlives its node."""
+class Life:
+    """One run of a node, from its start to its stop or its crash. Its end of the network."""
 
-    def __init__(self) -> None:
-        super().__init__(None, "fsync")
+    def __init__(self, name: str, store: SimulatedStore) -> None:
+        self.name = name
+        self.store = store
+        self.scope = trio.CancelScope()
+        self.told_to_stop = trio.Event()
+        self.dead = False
+        self.steps_left: int | None = None
+        """After so many steps of its tasks it crashes."""
+        self.requests: trio.Nursery
 
-    def close(self) -> None:
-        """It is kept."""
+    async def check_lives(self) -> None:
+        """Once it has crashed, none of its tasks gets any further."""
+        if self.dead:
+            await trio.sleep_forever()
 
-    def throw_away(self) -> None:
-        super().close()
 
-
-class Fleet:
+class Fleet(trio.abc.Instrument):
     """Nodes by their names; each is at `http://NAME`."""
 
     def __init__(self, nursery: trio.Nursery, names: list[str], seed: int) -> None:
         self.names = names
-        self.network = MemoryNetwork(before=self._carry, after=self._carry)
-        self.nodes: dict[str, Node] = {}
-        self.stores = {name: KeptStore() for name in names}
-        self.cut: set[frozenset[str]] = set()
-        """Pairs of names between which nothing travels."""
-        self.rng = random.Random(seed)
-        self.loss = 0.0
-        self.delay_s = 0.0
-        self.doubling = 0.0
-        """How many requests come a second time, up to `LATE_S` later."""
         self.nursery = nursery
-        self._scopes: dict[str, trio.CancelScope] = {}
+        self.rng = random.Random(seed)
+        self.trace: list[str] = []
+        self.traced = True
+        self.network = Network(nursery, self.rng, self._note)
+        self.cut = self.network.cut
+        self.nodes: dict[str, Node] = {}
+        self.disks = {name: Disk() for name in names}
+        self.stores = {name: SimulatedStore(self.disks[name]) for name in names}
+        """As they are on the disks; of a node that is up, its own."""
+        self.clocks = {name: Clock() for name in names}
+        self.disk_s = 0.0
+        """How long a transaction takes, at most."""
+        self.lost_commits = 0
+        self._lives: dict[str, Life] = {}
+        trio.lowlevel.add_instrument(self)
 
-    async def _carry(self, url: str, target: str, body: bytes | None) -> None:
-        if self.delay_s:
-            await trio.sleep(self.rng.uniform(0, self.delay_s))
-        if self.rng.random() < self.loss:
-            raise PeerFailed(f"{url}{target}: lost")
+    # -- what happened ------------------------------------------------------------------------------
+
+    def note(self, what: str) -> None:
+        self._note(what, None)
+
+    def _note(self, what: str, body: bytes | None) -> None:
+        if self.traced:
+            told = "" if body is None else f" {len(body)} B {zlib.crc32(body):08x}"
+            self.trace.append(f"{trio.current_time():.6f} {what}{told}")
+
+    # -- starts and ends ----------------------------------------------------------------------------
 
     async def start(self, name: str, *, leads: bool = False, **settings: Any) -> Node:
-        """Start a node that is down; a leader has all the others as its followers."""
+        """Start a node that is down; a leader has all the others as its followers.
+
+        Raises SettingError if its disk does not let it.
+        """
         others = [
             f"http://{other}" for other in settings.pop("others", self.names) if other != name
         ]
@@ -74,40 +109,111 @@ class Fleet:
             node_id=name,
             follower_urls=tuple(others) if leads else (),
             lag=LagRange(0, 0),
+            lag_seed=self.rng.randrange(2**31),
             **{"write_quorum": 0, "request_timeout_s": 1.0, "write_timeout_s": 5.0, **settings},
         )
-        node: Node = await self.nursery.start(self._run, name, config)
+        self.note(f"start {name} as {config.role}, quorum {config.write_quorum}")
+        life = Life(name, SimulatedStore(self.disks[name], config.durability))
+        self.stores[name] = life.store
+        try:
+            node: Node = await self.nursery.start(self._run, life, config)
+        except BaseException:
+            self._end(life)
+            raise
         return node
 
-    async def _run(self, name: str, config: Config, *, task_status: trio.TaskStatus[Node]) -> None:
-        network = _From(self, name)
+    async def _run(self, life: Life, config: Config, *, task_status: trio.TaskStatus[Node]) -> None:
+        OWNER.set(life)
+        self._lives[life.name] = life
         try:
-            with trio.CancelScope() as scope:
-                self._scopes[name] = scope
-                async with open_memory_node(
+            with life.scope:
+                async with open_node(
                     config,
-                    network,  # type: ignore[arg-type]
-                    f"http://{name}",
-                    store=self.stores[name],
-                    seed=self.rng.randrange(2**32),
-                    leads=False,
+                    store=life.store,
+                    transport=_From(self.network, life),
+                    run_blocking=_SlowDisk(self, life),
+                    url=f"http://{life.name}",
+                    now_us=self.clocks[life.name],
+                    rng=random.Random(self.rng.randrange(2**32)),
                 ) as node:
-                    self.nodes[name] = node
-                    task_status.started(node)
-                    await trio.sleep_forever()
+                    await self._serve(life, node, task_status)
         except BaseExceptionGroup as group:
             raise lone_leaf(group) from None
+        finally:
+            self._end(life)
 
-    def crash(self, name: str) -> None:
-        """Kill it: no `finally` of its reaches anyone."""
-        self.nodes.pop(name, None)
-        self.network.nodes.pop(f"http://{name}", None)
-        self._scopes.pop(name).cancel()
+    async def _serve(self, life: Life, node: Node, task_status: trio.TaskStatus[Node]) -> None:
+        """As the server does: requests, until it is told to stop, and then what is in flight."""
+        async with trio.open_nursery() as life.requests:
+            self.nodes[life.name] = self.network.nodes[f"http://{life.name}"] = node
+            self.network.ends[id(node)] = life
+            task_status.started(node)
+            await life.told_to_stop.wait()
+            self._take_off(life.name)
+            life.requests.cancel_scope.deadline = trio.current_time() + GRACE_S
+
+    def _take_off(self, name: str) -> None:
+        """Nobody reaches it any more."""
+        if (node := self.nodes.pop(name, None)) is not None:
+            urls = [url for url, there in self.network.nodes.items() if there is node]
+            for url in urls:
+                del self.network.nodes[url]
+
+    def _end(self, life: Life) -> None:
+        if not life.dead:
+            life.dead = True
+            self._take_off(life.name)
+            life.store.close()
+            if self._lives.get(life.name) is life:
+                del self._lives[life.name]
+            self.stores[life.name] = SimulatedStore(self.disks[life.name])
+            self.note(f"ended {life.name}")
+
+    def crash(self, name: str, *, power_lost: bool = True) -> None:
+        """Kill it, at once. With the power, what its disk had not synced may be lost."""
+        life = self._lives.pop(name)
+        self.note(f"crash {name}{'' if power_lost else ', its process only'}")
+        life.dead = life.store.frozen = True
+        self._take_off(name)
+        disk = self.disks[name]
+        if power_lost:
+            self.lost_commits += disk.power_lost(self.rng)
+        else:
+            disk.process_killed()
+        self.stores[name] = SimulatedStore(disk)
+        life.scope.cancel()
+
+    def crash_after(self, name: str, steps: int) -> None:
+        """Crash it after so many further steps of its tasks."""
+        self._lives[name].steps_left = steps
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        life: Life | None = task.context.get(OWNER)
+        if life is not None and life.steps_left is not None and not life.dead:
+            life.steps_left -= 1
+            if life.steps_left <= 0:
+                self.crash(life.name)
+
+    def stop(self, name: str) -> None:
+        """Tell it to stop in order; it is gone a little later."""
+        self.note(f"stop {name}")
+        self._lives[name].told_to_stop.set()
+
+    def is_up(self, name: str) -> bool:
+        """Whether its process lives, be it about to stop."""
+        return name in self._lives
 
     def wipe(self, name: str) -> None:
         """Empty the disk of a node that is down."""
-        self.stores[name].throw_away()
-        self.stores[name] = KeptStore()
+        self.note(f"wipe {name}")
+        self.disks[name].wipe()
+        self.stores[name] = SimulatedStore(self.disks[name])
+
+    def states(self) -> dict[str, NodeState]:
+        """What each node knows of itself, on its disk."""
+        return {name: store.state for name, store in self.stores.items()}
+
+    # -- waiting ------------------------------------------------------------------------------------
 
     async def wait_leads(self, name: str, timeout_s: float = 60) -> None:
         await until(lambda: self.nodes[name].leader is not None, timeout_s)
@@ -127,29 +233,33 @@ class Fleet:
 
         await until(quiet, timeout_s)
 
+    # -- asking -------------------------------------------------------------------------------------
+
     async def ask(
-        self, name: str, method: str, target: str, content: Any = None, key: str = ""
+        self,
+        name: str,
+        method: str,
+        target: str,
+        content: Any = None,
+        key: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> Answered:
         """One request of a client's; status 0 if the node is down, or goes down meanwhile."""
-        node = self.nodes.get(name)
-        if node is None:
-            return 0, {}
         body = b"" if content is None else msgspec.json.encode(content)
-        scope = self._scopes[name]
-        given = None
-        with trio.CancelScope() as client:
-            async with trio.open_nursery() as nursery:
-
-                async def watch() -> None:
-                    await until(lambda: scope.cancel_called, 10**6)
-                    client.cancel()
-
-                nursery.start_soon(watch)
-                given = await call(node, method, target, body, key)
-                nursery.cancel_scope.cancel()
-        if given is None:
+        try:
+            reply = await self.network.request(
+                "client",
+                method,
+                f"http://{name}{target}",
+                body,
+                timeout_s=FOR_EVER_S,
+                key=key,
+                headers=headers,
+                may_double=False,
+            )
+        except PeerFailed:
             return 0, {}
-        return given.status, msgspec.json.decode(await read_body(given))
+        return reply.status, msgspec.json.decode(reply.body)
 
     async def put(self, name: str, key: str, value: Any) -> Answered:
         return await self.ask(name, "PUT", "/kv/{key}", {"value": value}, key)
@@ -165,33 +275,48 @@ class Fleet:
 
 
 class _From:
-    """The network as one node sees it: it knows who asks."""
+    """The network as one node sees it. Of a dead one, nothing travels any more."""
 
-    def __init__(self, fleet: Fleet, name: str) -> None:
-        self._fleet = fleet
-        self._name = name
+    def __init__(self, network: Network, life: Life) -> None:
+        self._network = network
+        self._life = life
 
-    @property
-    def nodes(self) -> dict[str, Node]:
-        return self._fleet.network.nodes
-
-    async def request(self, method: str, url: str, body: bytes | None = None, **how: Any) -> Any:
-        other = url.split("/")[2]
-        fleet = self._fleet
-        if frozenset((self._name, other)) in fleet.cut:
-            await trio.sleep(how["timeout_s"])
-            raise PeerFailed(f"{url}: no answer")
-        if fleet.rng.random() < fleet.doubling:
-            fleet.nursery.start_soon(self._again, method, url, body)
-        reply = await fleet.network.request(method, url, body, **how)
-        if frozenset((self._name, other)) in fleet.cut or self._name not in fleet.nodes:
-            raise PeerFailed(f"{url}: the answer is lost")
+    async def request(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        *,
+        timeout_s: float,
+        last_on_connection: bool = False,
+    ) -> Reply:
+        await self._life.check_lives()
+        reply = await self._network.request(self._life.name, method, url, body, timeout_s=timeout_s)
+        await self._life.check_lives()
         return reply
 
-    async def _again(self, method: str, url: str, body: bytes | None) -> None:
-        await trio.sleep(self._fleet.rng.uniform(0, LATE_S))
-        with suppress(PeerFailed):
-            await self._fleet.network.request(method, url, body, timeout_s=5)
+
+class _SlowDisk:
+    """Blocking work takes a while before and after, in which the node may crash. Not cancellable."""
+
+    def __init__(self, fleet: Fleet, life: Life) -> None:
+        self._fleet = fleet
+        self._life = life
+
+    async def __call__(self, work: Callable[[], T]) -> T:
+        disk_s, rng = self._fleet.disk_s, self._fleet.rng
+        if not disk_s:
+            return await run_inline(work)
+        await self._take_s(rng.uniform(0, disk_s))
+        try:
+            return work()
+        finally:
+            await self._take_s(rng.uniform(0, disk_s))
+
+    async def _take_s(self, disk_s: float) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(disk_s)
+        await self._life.check_lives()
 
 
 @asynccontextmanager
@@ -203,12 +328,15 @@ async def open_fleet(
     try:
         async with trio.open_nursery() as nursery:
             fleet = Fleet(nursery, names, seed)
-            if started:
-                for name in names[1:]:
-                    await fleet.start(name)
-                await fleet.start(names[0], leads=True, write_quorum=write_quorum)
-                await fleet.wait_live(names[0], followers)
-            yield fleet
+            try:
+                if started:
+                    for name in names[1:]:
+                        await fleet.start(name)
+                    await fleet.start(names[0], leads=True, write_quorum=write_quorum)
+                    await fleet.wait_live(names[0], followers)
+                yield fleet
+            finally:
+                trio.lowlevel.remove_instrument(fleet)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise lone_leaf(group) from None

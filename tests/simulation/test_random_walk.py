@@ -16,7 +16,8 @@ import trio
 from trio.testing import MockClock
 
 from tests.history import DELETED, History
-from tests.simulation.fleet import LATE_S, Fleet, open_fleet
+from tests.simulation.fleet import Fleet, open_fleet
+from tests.simulation.network import LATE_S
 from trikv.lag import LagRange
 
 KEYS = ["a", "b", "c", "d"]
@@ -103,7 +104,7 @@ class Nemesis:
                 for other in rng.sample(others, rng.randint(1, len(others))):
                     fleet.cut.add(frozenset((self.leader, other)))
             case 9 if self.leader in fleet.nodes:  # a client's write is on its way when it crashes
-                await trio.sleep(rng.uniform(0, fleet.delay_s))
+                await trio.sleep(rng.uniform(0, fleet.network.delay_s))
                 fleet.crash(self.leader)
             case 10:
                 low = rng.choice([0, 0, 100, 500])
@@ -120,7 +121,7 @@ class Nemesis:
         """Everything is up, one node leads, and nothing disturbs."""
         fleet = self.fleet
         fleet.cut.clear()
-        fleet.loss = fleet.delay_s = fleet.doubling = 0.0
+        fleet.network.loss = fleet.network.delay_s = fleet.network.doubling = 0.0
         await trio.sleep(LATE_S)
         kept = self.rng.choice([True, False])  # a new takeover would level what differs
         for name, node in sorted(fleet.nodes.items()):
@@ -149,9 +150,9 @@ async def walk(seed: int) -> History:
     write_quorum = rng.randint(1, followers)
     history = History()
     async with open_fleet(followers, write_quorum=write_quorum, seed=seed) as fleet:
-        fleet.loss = rng.choice([0.0, 0.0, 0.05, 0.2])
-        fleet.delay_s = rng.choice([0.0, 0.01, 0.3])
-        fleet.doubling = rng.choice([0.0, 0.05, 0.2])
+        fleet.network.loss = rng.choice([0.0, 0.0, 0.05, 0.2])
+        fleet.network.delay_s = rng.choice([0.0, 0.01, 0.3])
+        fleet.network.doubling = rng.choice([0.0, 0.05, 0.2])
         nemesis = Nemesis(fleet, rng, write_quorum)
         async with trio.open_nursery() as nursery:
             until_s = trio.current_time() + 40

@@ -148,7 +148,7 @@ async def test_a_late_batch_does_not_bring_back_what_was_deleted_and_purged(
         assert (await fleet.ask("n0", "DELETE", "/kv/{key}", None, "k"))[0] == 200
         await trio.sleep(10)
         assert [store.get("k") for store in fleet.stores.values()] == [None] * 4
-        reply = await fleet.network.request("POST", base + target, body, timeout_s=1)
+        reply = await fleet.network.request("n0", "POST", base + target, body, timeout_s=1)
         assert reply.status == 200
         assert (await fleet.dumps())["n1"] == {}
 

@@ -1,0 +1,110 @@
+"""A disk that can lose what was not synced, fill up, and fail.
+
+`SimulatedStore` is the real store, in memory. After each of its commits the disk takes an image of the
+database. With `synchronous=FULL`, which is asked of SQLite and not of the settings, that image is on the
+disk when the commit returns. Else it is *unsynced*: a loss of power leaves what was synced last, or any
+one of the later commits, since a write-ahead log loses its end and nothing before it.
+
+A failed fsync is as SQLite has it: the commit is refused and rolled back, and yet its frames may be in
+the log. If the power is lost before the next commit, it may be there after all: a *phantom*.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trikv.state import state_of
+from trikv.store import Durability, Store
+
+FSYNC_LEVEL = 2  # PRAGMA synchronous = FULL
+
+#: Of so many unsynced commits the oldest has been written by the system by itself.
+MAX_UNSYNCED = 50
+
+
+class Disk:
+    """One node's disk: what a start finds on it, and what ails it."""
+
+    def __init__(self) -> None:
+        self.image: bytes | None = None
+        """What is on it for certain; None: it is empty."""
+        self.unsynced: list[bytes] = []
+        self.phantom: bytes | None = None
+        self.full = False
+        self.failing = False
+        """Each commit fails when it is synced."""
+
+    def committed(self, image: bytes, *, synced: bool) -> None:
+        self.phantom = None
+        if synced:
+            self.image = image
+            self.unsynced.clear()
+        else:
+            self.unsynced.append(image)
+            if len(self.unsynced) > MAX_UNSYNCED:
+                self.image = self.unsynced.pop(0)
+
+    def process_killed(self) -> None:
+        """The system lives on, and writes what it was given."""
+        if self.unsynced:
+            self.image = self.unsynced[-1]
+            self.unsynced.clear()
+
+    def power_lost(self, rng: random.Random) -> bool:
+        """What was not synced may be gone, what was refused may be there; whether anything is gone."""
+        phantoms = [self.phantom] if self.phantom is not None else []
+        kept = rng.choice([self.image, *self.unsynced, *phantoms])
+        newest = self.unsynced[-1] if self.unsynced else self.image
+        self.image, self.phantom = kept, None
+        self.unsynced.clear()
+        return kept is not newest and kept not in phantoms
+
+    def wipe(self) -> None:
+        self.image = self.phantom = None
+        self.unsynced.clear()
+
+
+class SimulatedStore(Store):
+    """A store as a start finds it on a disk. Once frozen it changes nothing any more."""
+
+    def __init__(self, disk: Disk, durability: Durability = "fsync") -> None:
+        super().__init__(None, durability)
+        self._disk = disk
+        self.frozen = False
+        ((level,),) = self._writer.execute("PRAGMA synchronous").fetchall()
+        self._synced = level >= FSYNC_LEVEL
+        if disk.image is not None:
+            self._restore(disk.image)
+
+    def _restore(self, image: bytes) -> None:
+        self._writer.deserialize(image)
+        self.state = state_of(dict(self._writer.execute("SELECT name, value FROM facts")))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        if self.frozen:
+            raise sqlite3.OperationalError("this disk belongs to a later start")
+        before = self._writer.serialize() if self._disk.failing else b""
+        changes = self._writer.total_changes
+        with super().transaction():
+            yield
+            changed = self._writer.total_changes > changes
+            if changed and self._disk.full:
+                raise sqlite3.OperationalError("database or disk is full")
+        if not changed:
+            return
+        image = self._writer.serialize()
+        if self._disk.failing:
+            self._restore(before)
+            self._disk.phantom = image
+            raise sqlite3.OperationalError("disk I/O error")
+        self._disk.committed(image, synced=self._synced)
+
+    def close(self) -> None:
+        """Once closed it is looked at by the tests yet, and changes nothing any more."""
+        if not self.frozen:
+            self._disk.process_killed()  # a close syncs, too
+            self.frozen = True
