@@ -13,6 +13,7 @@ unique: no two writes write the same one. None stands for a key that is not ther
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -29,6 +30,7 @@ REFUSED_CODES = frozenset(
         "overloaded",
         "version_conflict",
         "not_found",
+        "read_timeout",  # of a refusal that could not be confirmed
     }
 )
 
@@ -80,6 +82,21 @@ class Call(msgspec.Struct, omit_defaults=True):
     min_version: str | None = None
     shown: dict[str, Shown] = {}
     version: str | None = None
+
+    def take(self, status: int, body: Mapping[str, Any], at: float) -> None:
+        """Note what an answer says: its status, its decoded body, and when it came."""
+        self.status, self.code, self.answered = status, body.get("code", ""), at
+        if self.kind == "write" and (status == 200 or self.code in UNKNOWN_CODES):
+            self.version = body.get("version")
+        elif self.code == "version_conflict":
+            version = body["version"]
+            self.shown = {body["key"]: Shown(None, version) if version else ABSENT}
+        elif self.code == "not_found":
+            self.shown = {body["key"]: ABSENT}
+        elif self.kind == "list" and status == 200:
+            self.shown = {one["key"]: Shown(one["value"], one["version"]) for one in body["items"]}
+        elif self.kind == "read" and status == 200:
+            self.shown = {body["key"]: Shown(body["value"], body["version"])}
 
     @property
     def outcome(self) -> Literal["ok", "refused", "unknown"]:

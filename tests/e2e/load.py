@@ -13,8 +13,9 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.cluster import until
-from tests.history import DELETED, History
+from loadgen.check.history import Call, History, Shown
+from loadgen.check.verdict import judge, summary
+from tests.e2e.cluster import NodeProcess, until
 
 KEYS = [f"key{index:02}" for index in range(40)]
 
@@ -27,15 +28,17 @@ class MixedLoad:
 
     def __init__(self, url: str, clients: int = 10, seed: int = 0) -> None:
         self.url = url
-        self.history = History()
+        self.calls: list[Call] = []
         self.codes: Counter[str] = Counter()
         self.longest_gap_s = 0.0
         """The longest time without any confirmed write."""
+        self._seed = seed
+        self._unique = 0
         self._last_confirmed = time.monotonic()
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._threads = [
-            threading.Thread(target=self._client, args=(random.Random(f"{seed} {index}"),))
+            threading.Thread(target=self._client, args=(index, random.Random(f"{seed} {index}")))
             for index in range(clients)
         ]
 
@@ -60,49 +63,66 @@ class MixedLoad:
         before = self.confirmed
         until(lambda: self.confirmed >= before + writes, f"{writes} more are confirmed", timeout_s)
 
-    def _client(self, rng: random.Random) -> None:
+    def check(self, *nodes: NodeProcess) -> None:
+        """What the clients were told, and what these nodes hold now, is as promised."""
+        final = {}
+        for node in nodes:
+            items = node.get("/kv?prefix=key&limit=1000")["items"]
+            final[node.name] = {one["key"]: Shown(one["value"], one["version"]) for one in items}
+        anomalies = judge(History(self.calls, [], final))
+        assert not anomalies, summary(anomalies)
+
+    def _client(self, index: int, rng: random.Random) -> None:
         versions: dict[str, str] = {}
         with httpx.Client(timeout=30, trust_env=False) as http:
             while not self._over.is_set():
-                method, path, content, headers, writes = self._next(rng, versions)
+                call, (method, path, content, headers) = self._next(index, rng, versions)
                 try:
                     answer = http.request(method, self.url + path, json=content, headers=headers)
-                    status, body = answer.status_code, answer.json()
+                    body = answer.json()
+                    call.take(answer.status_code, body, time.monotonic())
                 except (httpx.HTTPError, ValueError):
-                    status, body = 0, {}
+                    body = {}
                 with self._lock:
-                    self.history.note(status, body, writes)
-                    self.codes["200" if status == 200 else body.get("code", "no answer")] += 1
-                    if status == 200:
+                    self.calls.append(call)
+                    ok = call.status == 200
+                    self.codes["200" if ok else call.code or "no answer"] += 1
+                    if ok:
                         now = time.monotonic()
                         self.longest_gap_s = max(self.longest_gap_s, now - self._last_confirmed)
                         self._last_confirmed = now
-                for key in writes:
+                for key in call.writes:
                     if body.get("version"):
                         versions[key] = body["version"]
-                if status in (0, 503):
+                if call.status in (0, 503):
                     time.sleep(PAUSE_S)
 
-    def _next(self, rng: random.Random, versions: dict[str, str]) -> tuple[Any, ...]:
-        """The next request: method, path, body, headers, and what it writes."""
+    def _next(
+        self, index: int, rng: random.Random, versions: dict[str, str]
+    ) -> tuple[Call, tuple[Any, ...]]:
+        """The next request: what is noted of it, and its method, path, body and headers."""
         key = rng.choice(KEYS)
         with self._lock:
-            value = self.history.value()
+            self._unique += 1
+            value = f"{self._seed}.{self._unique}"
+        call = Call(index, self.url, "write", time.monotonic(), writes={key: value})
+        put = ("PUT", f"/kv/{key}", {"value": value})
         match rng.randrange(10):
             case 0:
-                return "DELETE", f"/kv/{key}", None, {}, {key: DELETED}
+                call.writes, call.expected = {key: None}, {key: "*"}
+                return call, ("DELETE", f"/kv/{key}", None, {})
             case 1 | 2 if key in versions:
-                headers = {"If-Match": f'"{versions[key]}"'}
-                return "PUT", f"/kv/{key}", {"value": value}, headers, {key: value}
+                call.expected = {key: versions[key]}
+                return call, (*put, {"If-Match": f'"{versions[key]}"'})
             case 3:
-                headers = {"If-None-Match": "*"}
-                return "PUT", f"/kv/{key}", {"value": value}, headers, {key: value}
+                call.expected = {key: None}
+                return call, (*put, {"If-None-Match": "*"})
             case 4 | 5:
                 other = rng.choice([k for k in KEYS if k != key])
+                call.writes = {key: value, other: None}
                 operations: list[dict[str, Any]] = [
                     {"op": "put", "key": key, "value": value},
                     {"op": "delete", "key": other},
                 ]
-                writes = {key: value, other: DELETED}
-                return "POST", "/batch", {"operations": operations}, {}, writes
-        return "PUT", f"/kv/{key}", {"value": value}, {}, {key: value}
+                return call, ("POST", "/batch", {"operations": operations}, {})
+        return call, (*put, {})

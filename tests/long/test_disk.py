@@ -47,7 +47,7 @@ def test_a_follower_on_a_full_disk_does_not_count_says_why_and_catches_up(tmp_pa
             fill_and_make_room(nodes, small)
             load.goes_on()
         nodes.wait_match()
-        load.history.check(nodes.followers[0].get("/dump"))
+        load.check(nodes.followers[0])
 
 
 def fill_and_make_room(nodes: Nodes, small: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from trikv.state import state_of
 from trikv.store import Durability, Store
@@ -80,28 +80,26 @@ class SimulatedStore(Store):
             self._restore(disk.image)
 
     def _restore(self, image: bytes) -> None:
-        self._writer.deserialize(image)
+        with closing(sqlite3.connect(":memory:")) as source:
+            source.deserialize(image)
+            source.backup(self._writer)
         self.state = state_of(dict(self._writer.execute("SELECT name, value FROM facts")))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         if self.frozen:
             raise sqlite3.OperationalError("this disk belongs to a later start")
-        before = self._writer.serialize() if self._disk.failing else b""
         changes = self._writer.total_changes
         with super().transaction():
             yield
             changed = self._writer.total_changes > changes
             if changed and self._disk.full:
                 raise sqlite3.OperationalError("database or disk is full")
-        if not changed:
-            return
-        image = self._writer.serialize()
-        if self._disk.failing:
-            self._restore(before)
-            self._disk.phantom = image
-            raise sqlite3.OperationalError("disk I/O error")
-        self._disk.committed(image, synced=self._synced)
+            if changed and self._disk.failing:
+                self._disk.phantom = self._writer.serialize()
+                raise sqlite3.OperationalError("disk I/O error")
+        if changed:
+            self._disk.committed(self._writer.serialize(), synced=self._synced)
 
     def close(self) -> None:
         """Once closed it is looked at by the tests yet, and changes nothing any more."""

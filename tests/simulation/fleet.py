@@ -187,6 +187,11 @@ class Fleet(trio.abc.Instrument):
         """Crash it after so many further steps of its tasks."""
         self._lives[name].steps_left = steps
 
+    def disarm(self) -> None:
+        """What was to crash later does not."""
+        for life in self._lives.values():
+            life.steps_left = None
+
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         life: Life | None = task.context.get(OWNER)
         if life is not None and life.steps_left is not None and not life.dead:

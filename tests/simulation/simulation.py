@@ -1,0 +1,364 @@
+"""A simulation: a fleet, clients, and everything that can be done to them, one step after the other.
+
+A step is the name of a method of `Simulation` that is marked as one, and its arguments in JSON; so a run
+can be written down, and run again. Steps name nodes by number. A step that makes no sense at the moment,
+such as starting a node that is up, does nothing. What would break a promise that trikv does not make,
+such as emptying more disks at a time than the write quorum allows, does nothing either.
+
+After each step invariants are checked that hold at any moment (`check_invariants`). In the end the
+faults cease, and the simulation waits until all is quiet (`make_peace`). Then what the clients were told
+and what the nodes hold is judged by the oracle, which knows nothing of all this (`loadgen.check`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import trio
+
+from loadgen.check.history import History, Shown
+from loadgen.check.verdict import Anomaly, judge, summary
+from tests.simulation.clients import Clients, Kind
+from tests.simulation.fleet import Fleet, open_fleet
+from tests.simulation.network import LATE_S
+from trikv.configuration import KEY
+from trikv.errors import SettingError
+from trikv.lag import LagRange
+from trikv.state import NodeState
+from trikv.version import NO_VERSION
+
+S = TypeVar("S", bound=Callable[..., Any])
+
+#: How long all may take to become quiet once the faults have ceased.
+PEACE_S = 300
+
+#: Requests of clients that are under way at most.
+MAX_CALLS = 12
+
+#: The names of all steps.
+STEPS: set[str] = set()
+
+
+class Setup(NamedTuple):
+    """What a run begins with."""
+
+    seed: int
+    followers: int = 5
+    write_quorum: int = 3
+    durability: Literal["fsync", "os"] = "fsync"
+    quorum_changes: bool = False
+    """If it does, no disk is emptied: how many may be lost depends on the moment then."""
+    disk_s: float = 0.003
+
+
+class Broken(AssertionError):
+    """Something that must hold does not."""
+
+
+def step(method: S) -> S:
+    STEPS.add(method.__name__)
+    return method
+
+
+class Simulation:
+    def __init__(self, fleet: Fleet, setup: Setup) -> None:
+        self.fleet = fleet
+        self.setup = setup
+        self.clients = Clients(fleet)
+        self.steps: list[tuple[str, dict[str, Any]]] = []
+        self.faults: Counter[str] = Counter()
+        self.leader = "n0"
+        """Who is meant to lead."""
+        self.write_quorum = setup.write_quorum
+        self.anomalies: list[Anomaly] = []
+        self._names = fleet.names
+        self._calls = 0
+        self._states = fleet.states()
+        self._led: dict[str, str] = {}  # who led an epoch
+
+    async def do(self, name: str, **arguments: Any) -> None:
+        """Take a step, and check what must hold after it."""
+        assert name in STEPS, name
+        self.steps.append((name, arguments))
+        self.fleet.note(f"-- {name} {arguments}")
+        done = getattr(self, name)(**arguments)
+        if done is not None:
+            await done
+        self.check_invariants()
+
+    def _name(self, number: int) -> str:
+        return self._names[number % len(self._names)]
+
+    # -- steps: clients -----------------------------------------------------------------------------
+
+    @step
+    def call(
+        self, client: int, kind: Kind, keys: list[str], nth: int, patience_s: float = 60.0
+    ) -> None:
+        """One request, which goes on beside what comes next."""
+        if self._calls < MAX_CALLS:
+            self._calls += 1
+            asked = partial(self.clients.ask, client, kind, tuple(keys), nth, patience_s)
+            self.fleet.nursery.start_soon(self._ask, asked)
+
+    async def _ask(self, asked: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await asked()
+        finally:
+            self._calls -= 1
+
+    @step
+    def load(self, seed: int, calls: int, rate: float = 15.0) -> None:
+        """So many random requests, beside what comes next, a few per second."""
+
+        async def send() -> None:
+            rng = random.Random(seed)
+            for _ in range(calls):
+                await trio.sleep(rng.expovariate(rate))
+                self.call(*self.clients.random_call(rng))
+
+        self.fleet.nursery.start_soon(send)
+
+    @step
+    async def wait(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    # -- steps: faults ------------------------------------------------------------------------------
+
+    @step
+    def crash(self, node: int, power_lost: bool = True) -> None:
+        """At once. Without the power, what the operating system was given is not lost."""
+        if self.fleet.is_up(self._name(node)):
+            self.fleet.crash(self._name(node), power_lost=power_lost)
+            self._met("crash")
+
+    @step
+    def crash_after(self, node: int, steps: int) -> None:
+        """After so many further steps of its tasks, wherever they are then."""
+        if self.fleet.is_up(self._name(node)):
+            self.fleet.crash_after(self._name(node), steps)
+            self._met("crash")
+
+    @step
+    def stop(self, node: int) -> None:
+        """In order, as at SIGTERM."""
+        if self._name(node) in self.fleet.nodes:
+            self.fleet.stop(self._name(node))
+            self._met("stop")
+
+    @step
+    async def start(self, node: int) -> None:
+        name = self._name(node)
+        if not self.fleet.is_up(name):
+            await self._start(name)
+
+    async def _start(self, name: str) -> None:
+        leads = name == self.leader
+        quorum = self.write_quorum if leads else 0
+        try:
+            await self.fleet.start(
+                name, leads=leads, write_quorum=quorum, durability=self.setup.durability
+            )
+        except SettingError:  # its disk does not let it: it has said so, and ended
+            self._met("refused start")
+
+    @step
+    def wipe(self, node: int) -> None:
+        """Empty the disk of a node that is down."""
+        name = self._name(node)
+        new = {n for n, state in self.fleet.states().items() if state.new} | {name}
+        may = not self.setup.quorum_changes and len(new) <= self.write_quorum
+        if may and not self.fleet.is_up(name):
+            self.fleet.wipe(name)
+            del self._states[name]
+            self._met("wipe")
+
+    @step
+    def cut(self, node: int, other: int, one_way: bool = False) -> None:
+        pair = (self._name(node), self._name(other))
+        if pair[0] != pair[1]:
+            self._met("cut")
+            if one_way:
+                self.fleet.network.cut_one_way.add(pair)
+            else:
+                self.fleet.cut.add(frozenset(pair))
+
+    @step
+    def isolate(self, others: list[int]) -> None:
+        """Cut these off from the one that leads, while it does not know yet."""
+        for other in others:
+            if self._name(other) != self.leader:
+                self.fleet.cut.add(frozenset((self.leader, self._name(other))))
+        self._met("cut")
+
+    @step
+    def heal(self) -> None:
+        self.fleet.cut.clear()
+        self.fleet.network.cut_one_way.clear()
+
+    @step
+    def weather(
+        self, loss: float = 0.0, silence: float = 0.0, delay_s: float = 0.0, doubling: float = 0.0
+    ) -> None:
+        network = self.fleet.network
+        network.loss, network.silence = loss, silence
+        network.delay_s, network.doubling = delay_s, doubling
+
+    @step
+    def jump(self, node: int, seconds: float) -> None:
+        """Set a node's clock forward or back."""
+        self.fleet.clocks[self._name(node)].offset_us += int(seconds * 1e6)
+        self._met("clock jump")
+
+    @step
+    def disk(self, node: int, full: bool = False, failing: bool = False) -> None:
+        """A disk that is full takes nothing; one that fails refuses each commit at its sync."""
+        disk = self.fleet.disks[self._name(node)]
+        disk.full, disk.failing = full, failing
+        if full or failing:
+            self._met("disk")
+
+    @step
+    async def takeover(self, node: int, crash_old: bool = False, quorum: int | None = None) -> None:
+        """Another node starts as leader, with the old one dead, or alive and unaware of it."""
+        if crash_old and self.fleet.is_up(self.leader):
+            self.fleet.crash(self.leader)
+        self.leader = self._name(node)
+        if quorum is not None and self.setup.quorum_changes:
+            self.write_quorum = 1 + quorum % (len(self._names) - 1)
+        if self.fleet.is_up(self.leader):
+            self.fleet.crash(self.leader)
+        await self._start(self.leader)
+        self._met("takeover")
+
+    @step
+    def quorum(self, write_quorum: int) -> None:
+        """Ask the one that leads to change it, beside what comes next."""
+        if self.setup.quorum_changes:
+            asked = {"write_quorum": 1 + write_quorum % (len(self._names) - 1)}
+            self._admin("/admin/quorum", asked)
+            self._met("quorum change")
+
+    @step
+    def lag(self, low_ms: int, high_ms: int) -> None:
+        node = self.fleet.nodes.get(self.leader)
+        if node is not None and node.leader is not None:
+            node.leader.lag.set(LagRange(low_ms, high_ms))
+
+    @step
+    def wire(self, node: int, cut: bool) -> None:
+        """Cut or heal a wire over the API."""
+        self._admin("/admin/partition", {"follower": self._name(node), "cut": cut})
+        if cut:
+            self._met("cut")
+
+    def _admin(self, target: str, content: dict[str, Any]) -> None:
+        ask = partial(self.fleet.ask, self.leader, "POST", target, content)
+        self.fleet.nursery.start_soon(ask)
+
+    def _met(self, fault: str) -> None:
+        self.faults[fault] += 1
+
+    # -- what must hold -----------------------------------------------------------------------------
+
+    def check_invariants(self) -> None:
+        """What holds at any moment, on the disks. Raises Broken."""
+        states = self.fleet.states()
+        for name, state in states.items():
+            state.check_invariants()
+            self._check_grows(name, self._states.get(name), state)
+            leader = self._led.setdefault(str(state.led), name)
+            if state.led.number and leader != name:
+                raise Broken(f"{state.led} was led by {leader} and by {name}")
+        self._states = states
+        floor = max((state.floor for state in states.values()), default=NO_VERSION)
+        for name, state in states.items():
+            if self.setup.durability == "fsync" and not state.new and state.watermark < floor:
+                raise Broken(f"{name} is at {state.watermark}, below the floor {floor}")
+
+    def _check_grows(self, name: str, before: NodeState | None, state: NodeState) -> None:
+        if before is None or self.setup.durability == "os":
+            return
+        for fact in ("promised", "established", "led", "watermark", "floor"):
+            if getattr(state, fact) < getattr(before, fact):
+                raise Broken(f"{name}: {fact} fell from {getattr(before, fact)}: {state}")
+        if before.instance not in ("", state.instance):
+            raise Broken(f"{name}: another instance, {state.instance}, on the same disk")
+
+    async def make_peace(self) -> None:
+        """Everything is up, one node leads, nothing disturbs; until all is quiet. Raises Broken."""
+        fleet, rng = self.fleet, random.Random(self.setup.seed)
+        self.heal()
+        self.weather()
+        fleet.disarm()
+        for disk in fleet.disks.values():
+            disk.full = disk.failing = False
+        await trio.sleep(LATE_S)
+        kept = rng.choice((True, False))  # a new takeover would level what differs
+        for name in [name for name in self._names if fleet.is_up(name)]:
+            node = fleet.nodes.get(name)
+            leads = node is not None and node.leader is not None and node.leader.deposed is None
+            follows = node is not None and node.config.role == "follower"
+            if not kept or not (leads if name == self.leader else follows):
+                fleet.crash(name)
+            elif leads and node is not None:
+                for link in node.require_leader().links:
+                    node.wires.heal(link.url)
+        await trio.sleep(1)  # what a candidate has on its way yet would depose the last leader
+        for name in sorted(self._names, key=lambda name: name == self.leader):
+            if not fleet.is_up(name):
+                await self._start(name)
+        await trio.sleep(5)
+        node = fleet.nodes[self.leader]
+        if node.leader is not None and node.leader.deposed is not None:
+            fleet.crash(self.leader)  # refused by what a candidate had promised that is no more
+            await self._start(self.leader)
+        try:
+            await fleet.wait_live(self.leader, len(self._names) - 1, PEACE_S)
+            await fleet.wait_quiet(self.leader, PEACE_S)
+        except trio.TooSlowError:
+            waits = {name: node.waiting_for for name, node in fleet.nodes.items()}
+            raise Broken(f"not quiet after {PEACE_S} s; they wait for {waits}") from None
+        self.check_invariants()
+
+    async def history(self) -> History:
+        """What the clients were told, and what each node holds now."""
+        final = {}
+        for name, node in sorted(self.fleet.nodes.items()):
+            records = [record async for page in node.pages_by_key() for record in page]
+            final[name] = {
+                r.key: Shown(int(r.value), str(r.version))
+                for r in records
+                if not r.deleted and r.key != KEY
+            }
+        return History(self.clients.calls, [], final)
+
+    async def finish(self) -> None:
+        """The end of a run: peace, and the oracle's verdict. Raises Broken."""
+        await self.make_peace()
+        self.anomalies = judge(await self.history())
+        if self.anomalies:
+            raise Broken(f"{len(self.anomalies)} anomalies:\n{summary(self.anomalies)}")
+
+
+def check_setup(setup: Setup) -> None:
+    """Let the order in which ready tasks run be drawn from the seed, too."""
+    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+    trio._core._run._r.seed(setup.seed)
+
+
+@asynccontextmanager
+async def open_simulation(setup: Setup) -> AsyncIterator[Simulation]:
+    """A simulation whose fleet is up and quiet."""
+    async with open_fleet(setup.followers, started=False, seed=setup.seed) as fleet:
+        fleet.disk_s = setup.disk_s
+        simulation = Simulation(fleet, setup)
+        for number in (*range(1, setup.followers + 1), 0):
+            await simulation.start(number)
+        await fleet.wait_live("n0", setup.followers)
+        yield simulation
