@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import trio
 
+import trikv.committer
+import trikv.leadership
+import trikv.link
+import trikv.web.peer
 from loadgen.check.history import History, Shown
 from loadgen.check.verdict import Anomaly, judge, summary
 from tests.simulation.clients import Clients, Kind
@@ -352,9 +356,39 @@ def check_setup(setup: Setup) -> None:
     trio._core._run._r.seed(setup.seed)
 
 
+#: Bounds that no run would come to, made small: what happens at them happens all the time then.
+SMALL_BOUNDS = (
+    (trikv.link, "PAGE_RECORDS", 2),
+    (trikv.link, "MAX_OUTBOX_RECORDS", 12),
+    (trikv.link, "MAX_BATCH_RECORDS", 5),
+    (trikv.web.peer, "SCAN_BYTES", 150),
+    (trikv.committer, "MAX_GROUP", 4),
+    (trikv.leadership, "PURGE_RECORDS", 2),
+)
+
+
+@contextmanager
+def small_bounds() -> Iterator[None]:
+    before = [getattr(module, name) for module, name, _ in SMALL_BOUNDS]
+    for module, name, bound in SMALL_BOUNDS:
+        setattr(module, name, bound)
+    try:
+        yield
+    finally:
+        for (module, name, _), bound in zip(SMALL_BOUNDS, before, strict=True):
+            setattr(module, name, bound)
+
+
 @asynccontextmanager
 async def open_simulation(setup: Setup) -> AsyncIterator[Simulation]:
     """A simulation whose fleet is up and quiet."""
+    with small_bounds():
+        async with _open(setup) as simulation:
+            yield simulation
+
+
+@asynccontextmanager
+async def _open(setup: Setup) -> AsyncIterator[Simulation]:
     async with open_fleet(setup.followers, started=False, seed=setup.seed) as fleet:
         fleet.disk_s = setup.disk_s
         simulation = Simulation(fleet, setup)

@@ -1,0 +1,274 @@
+"""The list of mutants: which guard, where, and how it is broken.
+
+`test`: the test that was written for this guard, where the general simulation cannot notice, with the
+reason.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    name: str
+    module: str
+    old: str
+    new: str
+    test: str | None = None
+
+    def mutate(self, source: str) -> str:
+        """The module's source with the guard broken. Raises ValueError if it is not there once."""
+        if source.count(self.old) != 1:
+            raise ValueError(f"{self.name}: found {source.count(self.old)} times in {self.module}")
+        return source.replace(self.old, self.new)
+
+
+_REHEARSED = """
+            with suppress(ZeroDivisionError), self._store.transaction():
+                for waiting in group:
+                    try:
+                        waiting.result = waiting.change(self._store)
+                    except TrikvError as error:
+                        waiting.error = error
+                    waiting.done.set()
+                raise ZeroDivisionError
+            await self._run_blocking(lambda: self._apply(group))
+"""
+
+_ALL = (
+    # -- what is on disk
+    Mutant(
+        "acknowledge before commit",
+        "trikv.committer",
+        "\n            await self._run_blocking(lambda: self._apply(group))\n",
+        _REHEARSED,
+    ),
+    Mutant(
+        "no fsync",
+        "trikv.store",
+        'level = "FULL" if durability == "fsync" else "NORMAL"',
+        'level = "NORMAL"',
+    ),
+    Mutant(
+        "promise not durable",
+        "trikv.follower",
+        "store.set_state(state._replace(promised=epoch, cluster=state.cluster or cluster))\n"
+        "        return store.state",
+        "return state._replace(promised=epoch, cluster=state.cluster or cluster)",
+    ),
+    Mutant(
+        "a batch split",
+        "trikv.leader",
+        "            store.merge(records)\n            return records",
+        "            store.merge(records[:1])\n"
+        "            self.nursery.start_soon(self.committer.commit, lambda s: s.merge(records[1:]))\n"
+        "            return records",
+    ),
+    Mutant(
+        "a page that ends inside a write",
+        "trikv.store",
+        "                page.extend(map(_record, rows))\n",
+        "",
+    ),
+    Mutant(
+        "merge with >=",
+        "trikv.store",
+        "WHERE (excluded.epoch, excluded.instance, excluded.timestamp_us, excluded.value)\n"
+        "    > ({table}.epoch, {table}.instance, {table}.timestamp_us, {table}.value)",
+        "WHERE (excluded.epoch, excluded.instance, excluded.timestamp_us)\n"
+        "    >= ({table}.epoch, {table}.instance, {table}.timestamp_us)",
+        # No leader issues a version twice, so no run of real nodes comes to this.
+        "tests/unit/test_store.py",
+    ),
+    Mutant(
+        "versions by the wall clock alone",
+        "trikv.version",
+        "max(self._now_us(), self.last_us + 1)",
+        "self._now_us()",
+    ),
+    # -- epochs
+    Mutant(
+        "no epoch check at /replicate",
+        "trikv.follower",
+        "    check_epoch(state, batch.epoch)\n    check_step(state, batch.epoch)\n    if batch",
+        "    if batch",
+    ),
+    Mutant(
+        "no epoch check of promises",
+        "trikv.follower",
+        "        check_epoch(state, epoch)\n        check_step(state, epoch)\n        store.set",
+        "        store.set",
+    ),
+    Mutant(
+        "a leader that does not look at its promise",
+        "trikv.leader",
+        "            if store.state.promised != self.epoch:\n"
+        '                raise NotReady(f"this node has promised {store.state.promised} meanwhile")\n',
+        "",
+    ),
+    Mutant(
+        "a batch for another instance",
+        "trikv.follower",
+        "if batch.follower not in (None, state.instance):",
+        "if False:",
+    ),
+    # -- quorums
+    Mutant(
+        "one acknowledgement too few",
+        "trikv.quorum",
+        "return len(self.members & followers) >= self.write_quorum\n",
+        "return len(self.members & followers) >= self.write_quorum - 1\n",
+    ),
+    Mutant(
+        "an acknowledgement counted twice",
+        "trikv.leader",
+        "                count.add(step.node_id or step.url)\n",
+        "                count.add(step.node_id or step.url)\n"
+        "                count._acked |= set(sorted(count.followers - count._acked)[:1])\n"
+        "                count.add(step.node_id or step.url)\n",
+    ),
+    Mutant(
+        "an acknowledgement of a syncing follower counts",
+        "trikv.link",
+        "            if self._is(LinkState.SYNCING):\n"
+        "                await self._decided.wait()\n"
+        "            return self._is(LinkState.LIVE)\n",
+        "            return True\n",
+    ),
+    Mutant(
+        "a lowered quorum in force too soon",
+        "trikv.reconfiguration",
+        "return self._leader.enough(holders) and all(v.members <= heard for v in alone)",
+        "return True",
+    ),
+    Mutant(
+        "the quorum before forgotten too soon",
+        "trikv.reconfiguration",
+        "if (link.watermark_us or 0) >= self._bound_us",
+        "if True",
+    ),
+    Mutant(
+        "a takeover minds the newest quorum only",
+        "trikv.configuration",
+        "return max(voters.lacking(promised) for voters in self.all_voters)",
+        "return self.voters.lacking(promised)",
+    ),
+    # -- watermarks, floors
+    Mutant(
+        "the watermark too early",
+        "trikv.link",
+        "known = self._outstanding.watermark_us(self._host.resolved_us)",
+        "known = self._host.resolved_us",
+    ),
+    Mutant(
+        "a tombstone purged too early",
+        "trikv.leadership",
+        "lowest_us = min((us or 0 for us in stored), default=self.resolved_us)",
+        "lowest_us = max((us or 0 for us in stored), default=self.resolved_us)",
+    ),
+    Mutant(
+        "a late batch brings back the dead",
+        "trikv.follower",
+        "store.merge([record for record in batch.records if record.version > floor])",
+        "store.merge(batch.records)",
+    ),
+    Mutant(
+        "min_version without waiting",
+        "trikv.follower",
+        "return self.state.watermark >= version",
+        "return True",
+    ),
+    Mutant(
+        "what was turned away is not read again",
+        "trikv.link",
+        "            self._enter(LinkState.SYNCING)\n            self._behind.set()\n",
+        "",
+    ),
+    # -- takeovers, handshakes
+    Mutant(
+        "a takeover that hears one too few",
+        "trikv.quorum",
+        "return len(self.members) - self.write_quorum if self.write_quorum > 0 else 0",
+        "return len(self.members) - self.write_quorum - 1 if self.write_quorum > 0 else 0",
+    ),
+    Mutant(
+        "a takeover that counts a new node",
+        "trikv.takeover",
+        "return {s.node_id for s in states if not s.new and not is_stale(s, floor)}",
+        "return {s.node_id for s in states}",
+    ),
+    Mutant(
+        "a takeover that reads nobody",
+        "trikv.takeover",
+        "return [] if state.led == own or own > base else speakers",
+        "return []",
+    ),
+    Mutant(
+        "strays merged instead of overruled",
+        "trikv.leadership",
+        "        await self.leader.spread(make)\n",
+        "        await self.leader.committer.commit(lambda store: store.merge(strays))\n",
+    ),
+    Mutant(
+        "strays left alone",
+        "trikv.leadership",
+        "        await self.leader.spread(make)\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "a new leader keeps its own strays",
+        "trikv.takeover",
+        "        store.merge_staged()\n        store.merge(\n",
+        "        store.merge_staged()\n        list(\n",
+    ),
+    Mutant(
+        "a new node brought in at once",
+        "trikv.handshake",
+        "        await host.admit(link)\n",
+        "",
+    ),
+    # -- the write path, reads
+    Mutant(
+        "a write that leaves with its client",
+        "trikv.leader",
+        "        self.nursery.start_soon(self._carry, write)\n",
+        "        await self._carry(write)\n",
+    ),
+    Mutant(
+        "a precondition looked at before the transaction",
+        "trikv.leader",
+        "        def make(store: Store, version: Version) -> Sequence[Record]:\n"
+        "            for index, operation in enumerate(write.operations):\n",
+        "        before = [self.store.get(operation.key) for operation in write.operations]\n\n"
+        "        def make(store: Store, version: Version) -> Sequence[Record]:\n"
+        "            store = type('Before', (), {'current': lambda _, key: next(\n"
+        "                r for o, r in zip(write.operations, before) if o.key == key)})()\n"
+        "            for index, operation in enumerate(write.operations):\n",
+    ),
+    Mutant(
+        "a linearizable read without a heartbeat",
+        "trikv.leader",
+        "            return self.enough(fresh) and (\n",
+        "            return (\n",
+    ),
+    Mutant(
+        "a linearizable read of what is not confirmed",
+        "trikv.leader",
+        "                record is None or self.enough(self.holders(record.version))\n",
+        "                True\n",
+    ),
+    Mutant(
+        "a refusal that nobody confirmed",
+        "trikv.leader",
+        "            await self.confirm_read(lambda: refused.told, self.write_timeout_s)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a leader that goes on after it was refused",
+        "trikv.leader",
+        "        if self.deposed is not None:\n            raise NotReady(\n",
+        "        if False:\n            raise NotReady(\n",
+    ),
+)
+
+MUTANTS = {mutant.name: mutant for mutant in _ALL}
