@@ -15,33 +15,32 @@ class Mutant(NamedTuple):
     old: str
     new: str
     test: str | None = None
+    also: tuple[tuple[str, str], ...] = ()
+    """Other texts of the module and what takes their place."""
 
     def mutate(self, source: str) -> str:
         """The module's source with the guard broken. Raises ValueError if it is not there once."""
-        if source.count(self.old) != 1:
-            raise ValueError(f"{self.name}: found {source.count(self.old)} times in {self.module}")
-        return source.replace(self.old, self.new)
+        for old, new in ((self.old, self.new), *self.also):
+            if source.count(old) != 1:
+                raise ValueError(f"{self.name}: found {source.count(old)} times in {self.module}")
+            source = source.replace(old, new)
+        return source
 
-
-_REHEARSED = """
-            with suppress(ZeroDivisionError), self._store.transaction():
-                for waiting in group:
-                    try:
-                        waiting.result = waiting.change(self._store)
-                    except TrikvError as error:
-                        waiting.error = error
-                    waiting.done.set()
-                raise ZeroDivisionError
-            await self._run_blocking(lambda: self._apply(group))
-"""
 
 _ALL = (
     # -- what is on disk
     Mutant(
-        "acknowledge before commit",
-        "trikv.committer",
-        "\n            await self._run_blocking(lambda: self._apply(group))\n",
-        _REHEARSED,
+        "acknowledge before commit",  # which then comes with the next transaction
+        "trikv.store",
+        '        self._writer.execute("BEGIN IMMEDIATE")\n'
+        "        try:\n"
+        "            yield\n"
+        '            self._writer.execute("COMMIT")\n',
+        "        if self._writer.in_transaction:\n"
+        '            self._writer.execute("COMMIT")\n'
+        '        self._writer.execute("BEGIN IMMEDIATE")\n'
+        "        try:\n"
+        "            yield\n",
     ),
     Mutant(
         "no fsync",
@@ -54,14 +53,18 @@ _ALL = (
         "trikv.follower",
         "store.set_state(state._replace(promised=epoch, cluster=state.cluster or cluster))\n"
         "        return store.state",
-        "return state._replace(promised=epoch, cluster=state.cluster or cluster)",
+        "store.state = state._replace(promised=epoch, cluster=state.cluster or cluster)\n"
+        "        return store.state",
     ),
     Mutant(
         "a batch split",
         "trikv.leader",
         "            store.merge(records)\n            return records",
         "            store.merge(records[:1])\n"
-        "            self.nursery.start_soon(self.committer.commit, lambda s: s.merge(records[1:]))\n"
+        "            async def rest() -> None:\n"
+        "                with suppress(TrikvError):\n"
+        "                    await self.committer.commit(lambda store: store.merge(records[1:]))\n"
+        "            self.nursery.start_soon(rest)\n"
         "            return records",
     ),
     Mutant(
@@ -233,6 +236,7 @@ _ALL = (
         "trikv.leader",
         "        self.nursery.start_soon(self._carry, write)\n",
         "        await self._carry(write)\n",
+        also=(("with trio.CancelScope(shield=True):", "with trio.CancelScope():"),),
     ),
     Mutant(
         "a precondition looked at before the transaction",

@@ -98,7 +98,7 @@ class SimulatedStore(Store):
             if changed and self._disk.failing:
                 self._disk.phantom = self._writer.serialize()
                 raise sqlite3.OperationalError("disk I/O error")
-        if changed:
+        if changed and not self._writer.in_transaction:
             self._disk.committed(self._writer.serialize(), synced=self._synced)
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from tests.simulation.network import OWNER, Network
 from tests.support import Clock, dump, lone_leaf, until
 from trikv.committer import run_inline
 from trikv.config import Config
-from trikv.errors import PeerFailed
+from trikv.errors import PeerFailed, SettingError
 from trikv.lag import LagRange
 from trikv.node import Node, open_node
 from trikv.state import NodeState
@@ -51,7 +51,7 @@ class Life:
         self.store = store
         self.scope = trio.CancelScope()
         self.told_to_stop = trio.Event()
-        self.dead = False
+        self.dead = self.started = False
         self.steps_left: int | None = None
         """After so many steps of its tasks it crashes."""
         self.requests: trio.Nursery
@@ -80,6 +80,7 @@ class Fleet(trio.abc.Instrument):
         self.clocks = {name: Clock() for name in names}
         self.disk_s = 0.0
         """How long a transaction takes, at most."""
+        self.power_fails = True
         self.lost_commits = 0
         self._lives: dict[str, Life] = {}
         trio.lowlevel.add_instrument(self)
@@ -138,7 +139,10 @@ class Fleet(trio.abc.Instrument):
                 ) as node:
                     await self._serve(life, node, task_status)
         except BaseExceptionGroup as group:
-            raise lone_leaf(group) from None
+            error = lone_leaf(group)
+            if not (isinstance(error, SettingError) and life.started):
+                raise error from None
+            self.note(f"{life.name} ends itself: {error}")
         finally:
             self._end(life)
 
@@ -147,6 +151,7 @@ class Fleet(trio.abc.Instrument):
         async with trio.open_nursery() as life.requests:
             self.nodes[life.name] = self.network.nodes[f"http://{life.name}"] = node
             self.network.ends[id(node)] = life
+            life.started = True
             task_status.started(node)
             await life.told_to_stop.wait()
             self._take_off(life.name)
@@ -169,14 +174,14 @@ class Fleet(trio.abc.Instrument):
             self.stores[life.name] = SimulatedStore(self.disks[life.name])
             self.note(f"ended {life.name}")
 
-    def crash(self, name: str, *, power_lost: bool = True) -> None:
-        """Kill it, at once. With the power, what its disk had not synced may be lost."""
+    def crash(self, name: str) -> None:
+        """Kill it, at once. If the power fails, too, what its disk had not synced may be lost."""
         life = self._lives.pop(name)
-        self.note(f"crash {name}{'' if power_lost else ', its process only'}")
+        self.note(f"crash {name}")
         life.dead = life.store.frozen = True
         self._take_off(name)
         disk = self.disks[name]
-        if power_lost:
+        if self.power_fails:
             self.lost_commits += disk.power_lost(self.rng)
         else:
             disk.process_killed()

@@ -109,14 +109,14 @@ class Machine(RuleBasedStateMachine):
         seed=st.integers(0, 2**32 - 1),
         followers=st.integers(2, 5),
         write_quorum=st.integers(1, 5),
-        quorum_changes=st.booleans(),
+        changes=st.booleans(),
         disk_s=st.sampled_from((0.0, 0.003, 0.02)),
     )
     def begin(
-        self, seed: int, followers: int, write_quorum: int, quorum_changes: bool, disk_s: float
+        self, seed: int, followers: int, write_quorum: int, changes: bool, disk_s: float
     ) -> None:
         write_quorum = min(write_quorum, followers)
-        setup = Setup(seed, followers, write_quorum, "fsync", quorum_changes, disk_s)
+        setup = Setup(seed, followers, write_quorum, "fsync", changes, disk_s)
         check_setup(setup)
 
         async def main(host: Host) -> None:
@@ -254,9 +254,17 @@ class Machine(RuleBasedStateMachine):
     def disk(self, node: int, ailment: str) -> None:
         self.do("disk", node=node, full=ailment == "full", failing=ailment == "failing")
 
-    @rule(node=NUMBERS, crash_old=st.booleans(), quorum=NUMBERS, seconds=SECONDS)
-    def takeover(self, node: int, crash_old: bool, quorum: int, seconds: float) -> None:
-        self.do("takeover", node=node, crash_old=crash_old, quorum=quorum)
+    @rule(
+        node=NUMBERS,
+        crash_old=st.booleans(),
+        quorum=NUMBERS,
+        left_out=st.one_of(st.none(), st.none(), NUMBERS),
+        seconds=SECONDS,
+    )
+    def takeover(
+        self, node: int, crash_old: bool, quorum: int, left_out: int | None, seconds: float
+    ) -> None:
+        self.do("takeover", node=node, crash_old=crash_old, quorum=quorum, left_out=left_out)
         self.do("wait", seconds=seconds)
 
     @rule(write_quorum=NUMBERS)

@@ -55,9 +55,11 @@ class Setup(NamedTuple):
     followers: int = 5
     write_quorum: int = 3
     durability: Literal["fsync", "os"] = "fsync"
-    quorum_changes: bool = False
-    """If it does, no disk is emptied: how many may be lost depends on the moment then."""
+    changes: bool = False
+    """Of the quorum and the members. No disk is emptied then: how many may be depends on the moment."""
     disk_s: float = 0.003
+    power_fails: bool = True
+    """Whether a crash takes with it what the operating system has not written yet."""
 
 
 class Broken(AssertionError):
@@ -79,6 +81,8 @@ class Simulation:
         self.leader = "n0"
         """Who is meant to lead."""
         self.write_quorum = setup.write_quorum
+        self.left_out: str | None = None
+        """A member that the one that leads was started without."""
         self.anomalies: list[Anomaly] = []
         self._names = fleet.names
         self._calls = 0
@@ -135,10 +139,10 @@ class Simulation:
     # -- steps: faults ------------------------------------------------------------------------------
 
     @step
-    def crash(self, node: int, power_lost: bool = True) -> None:
-        """At once. Without the power, what the operating system was given is not lost."""
+    def crash(self, node: int) -> None:
+        """At once."""
         if self.fleet.is_up(self._name(node)):
-            self.fleet.crash(self._name(node), power_lost=power_lost)
+            self.fleet.crash(self._name(node))
             self._met("crash")
 
     @step
@@ -163,10 +167,15 @@ class Simulation:
 
     async def _start(self, name: str) -> None:
         leads = name == self.leader
-        quorum = self.write_quorum if leads else 0
+        others = [other for other in self._names if other != self.left_out]
+        quorum = min(self.write_quorum, len(others) - 1) if leads else 0
         try:
             await self.fleet.start(
-                name, leads=leads, write_quorum=quorum, durability=self.setup.durability
+                name,
+                leads=leads,
+                write_quorum=quorum,
+                durability=self.setup.durability,
+                others=others,
             )
         except SettingError:  # its disk does not let it: it has said so, and ended
             self._met("refused start")
@@ -176,7 +185,7 @@ class Simulation:
         """Empty the disk of a node that is down."""
         name = self._name(node)
         new = {n for n, state in self.fleet.states().items() if state.new} | {name}
-        may = not self.setup.quorum_changes and len(new) <= self.write_quorum
+        may = not self.setup.changes and len(new) <= self.write_quorum
         if may and not self.fleet.is_up(name):
             self.fleet.wipe(name)
             del self._states[name]
@@ -228,13 +237,27 @@ class Simulation:
             self._met("disk")
 
     @step
-    async def takeover(self, node: int, crash_old: bool = False, quorum: int | None = None) -> None:
-        """Another node starts as leader, with the old one dead, or alive and unaware of it."""
+    async def takeover(
+        self,
+        node: int,
+        crash_old: bool = False,
+        quorum: int | None = None,
+        left_out: int | None = None,
+    ) -> None:
+        """Another node starts as leader, with the old one dead, or alive and unaware of it.
+
+        With another quorum, or without a member, if this run has changes of the configuration.
+        """
         if crash_old and self.fleet.is_up(self.leader):
             self.fleet.crash(self.leader)
         self.leader = self._name(node)
-        if quorum is not None and self.setup.quorum_changes:
-            self.write_quorum = 1 + quorum % (len(self._names) - 1)
+        self.left_out = None
+        if self.setup.changes:
+            if quorum is not None:
+                self.write_quorum = 1 + quorum % (len(self._names) - 1)
+            if left_out is not None and self._name(left_out) != self.leader:
+                self.left_out = self._name(left_out)
+                self._met("member left out")
         if self.fleet.is_up(self.leader):
             self.fleet.crash(self.leader)
         await self._start(self.leader)
@@ -243,7 +266,7 @@ class Simulation:
     @step
     def quorum(self, write_quorum: int) -> None:
         """Ask the one that leads to change it, beside what comes next."""
-        if self.setup.quorum_changes:
+        if self.setup.changes:
             asked = {"write_quorum": 1 + write_quorum % (len(self._names) - 1)}
             self._admin("/admin/quorum", asked)
             self._met("quorum change")
@@ -280,9 +303,11 @@ class Simulation:
             if state.led.number and leader != name:
                 raise Broken(f"{state.led} was led by {leader} and by {name}")
         self._states = states
+        if self.setup.changes or self.setup.durability == "os":
+            return  # one that was left out, or has lost something, may be behind
         floor = max((state.floor for state in states.values()), default=NO_VERSION)
         for name, state in states.items():
-            if self.setup.durability == "fsync" and not state.new and state.watermark < floor:
+            if not state.new and state.watermark < floor:
                 raise Broken(f"{name} is at {state.watermark}, below the floor {floor}")
 
     def _check_grows(self, name: str, before: NodeState | None, state: NodeState) -> None:
@@ -303,7 +328,10 @@ class Simulation:
         for disk in fleet.disks.values():
             disk.full = disk.failing = False
         await trio.sleep(LATE_S)
-        kept = rng.choice((True, False))  # a new takeover would level what differs
+        kept = (
+            rng.choice((True, False)) and self.left_out is None
+        )  # a new takeover would level what differs
+        self.left_out = None
         for name in [name for name in self._names if fleet.is_up(name)]:
             node = fleet.nodes.get(name)
             leads = node is not None and node.leader is not None and node.leader.deposed is None
@@ -390,7 +418,7 @@ async def open_simulation(setup: Setup) -> AsyncIterator[Simulation]:
 @asynccontextmanager
 async def _open(setup: Setup) -> AsyncIterator[Simulation]:
     async with open_fleet(setup.followers, started=False, seed=setup.seed) as fleet:
-        fleet.disk_s = setup.disk_s
+        fleet.disk_s, fleet.power_fails = setup.disk_s, setup.power_fails
         simulation = Simulation(fleet, setup)
         for number in (*range(1, setup.followers + 1), 0):
             await simulation.start(number)

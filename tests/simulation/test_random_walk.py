@@ -65,3 +65,8 @@ def test_without_fsync_a_loss_of_power_loses_confirmed_writes_and_that_is_seen()
             broken.append(failure)
     assert len(broken) >= 3
     assert all("replay: python -m tests.simulation" in one.__notes__[0] for one in broken)
+
+
+def test_without_fsync_a_process_that_is_killed_loses_nothing() -> None:
+    for seed in range(20):
+        run_walk(seed, durability="os", power_fails=False)

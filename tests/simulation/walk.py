@@ -95,7 +95,7 @@ def draw_setup(seed: int, **fixed: Any) -> Setup:
         seed,
         followers,
         write_quorum=rng.randint(1, followers),
-        quorum_changes=rng.random() < 0.5,
+        changes=rng.random() < 0.5,
         disk_s=rng.choice((0.0, 0.003, 0.02)),
     )
     return drawn._replace(**fixed)
@@ -151,8 +151,10 @@ def draw_steps(simulation: Simulation, rng: random.Random) -> Iterator[tuple[str
             low_ms = rng.choice((0, 0, 100, 500))
             yield "lag", {"low_ms": low_ms, "high_ms": low_ms + rng.choice((0, 50, 500))}
         case 10 | 11:
-            crash_old, quorum = rng.random() < 0.5, rng.randrange(count)
-            yield "takeover", {"node": node, "crash_old": crash_old, "quorum": quorum}
+            how = {"crash_old": rng.random() < 0.5, "quorum": rng.randrange(count)}
+            if rng.random() < 0.5:
+                how["left_out"] = rng.randrange(count)
+            yield "takeover", {"node": node, **how}
         case 12:
             yield "quorum", {"write_quorum": rng.randrange(count)}
         case 13:
