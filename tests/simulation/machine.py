@@ -22,10 +22,16 @@ from trio.testing import MockClock
 
 from tests.simulation.clients import KEYS, KINDS
 from tests.simulation.simulation import Setup, Simulation, check_setup, open_simulation
-from tests.simulation.walk import TOTAL, Run, replayed_by, written_down
+from tests.simulation.walk import TOTAL, Run, repairs, replayed_by, written_down
 
 NUMBERS = st.integers(0, 5)
 SECONDS = st.sampled_from((0.01, 0.1, 0.5, 2.0, 10.0))
+
+
+#: How long the guest sleeps between two looks for work: so far the clock may jump between two steps.
+LOOK_S = 0.001
+
+Work = Callable[[], Awaitable[None]]
 
 
 class Host:
@@ -33,11 +39,10 @@ class Host:
 
     def __init__(self, main: Callable[[Host], Awaitable[None]]) -> None:
         self._ticks: deque[Callable[[], object]] = deque()
-        self._work: Callable[[], Awaitable[None]] | None = None
-        self._wake = trio.Event()
+        self._work: Work | None = None
         self._result: outcome.Outcome[None] | None = None
+        self._closed = False
         self._ended: outcome.Outcome[None] | None = None
-        self._token: trio.lowlevel.TrioToken | None = None
         trio.lowlevel.start_guest_run(
             main,
             self,
@@ -51,48 +56,33 @@ class Host:
 
     async def serve(self) -> None:
         """The guest's side: work until `close`."""
-        self._token = trio.lowlevel.current_trio_token()
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            work, self._work = self._work, None
-            if work is None:
-                return
-            try:
-                await work()
-                self._result = outcome.Value(None)
-            except Exception as error:
-                self._result = outcome.Error(error)
+        while not self._closed:
+            if self._work is not None:
+                work, self._work = self._work, None
+                try:
+                    await work()
+                    self._result = outcome.Value(None)
+                except Exception as error:
+                    self._result = outcome.Error(error)
+            await trio.sleep(LOOK_S)
 
-    def run(self, work: Callable[[], Awaitable[None]]) -> None:
+    def run(self, work: Work) -> None:
         """Let the guest do this, and return or raise what it did."""
-        self._until(lambda: self._token is not None)
-        self._work, self._result = work, None
-        self._call(lambda: self._wake.set())
-        self._until(lambda: self._result is not None)
-        result: outcome.Outcome[None] | None = self._result
-        assert result is not None
-        result.unwrap()
-
-    def close(self) -> None:
-        """End the guest. Raises what it ended with."""
-        if self._ended is None:
-            self._until(lambda: self._token is not None)
-            self._call(lambda: self._wake.set())
-            while self._ended is None:
-                self._ticks.popleft()()
-        self._ended.unwrap()
-
-    def _call(self, function: Callable[[], object]) -> None:
-        assert self._token is not None
-        self._token.run_sync_soon(function)
-
-    def _until(self, true: Callable[[], bool]) -> None:
-        while not true():
+        self._work = work
+        while self._result is None:
             if self._ended is not None:
                 self._ended.unwrap()
                 raise AssertionError("the simulation has ended by itself")
             self._ticks.popleft()()
+        result, self._result = self._result, None
+        result.unwrap()
+
+    def close(self) -> None:
+        """End the guest. Raises what it ended with."""
+        self._closed = True
+        while self._ended is None:
+            self._ticks.popleft()()
+        self._ended.unwrap()
 
 
 class Machine(RuleBasedStateMachine):
@@ -111,9 +101,16 @@ class Machine(RuleBasedStateMachine):
         write_quorum=st.integers(1, 5),
         changes=st.booleans(),
         disk_s=st.sampled_from((0.0, 0.003, 0.02)),
+        calls=st.sampled_from((0, 100, 300)),
     )
     def begin(
-        self, seed: int, followers: int, write_quorum: int, changes: bool, disk_s: float
+        self,
+        seed: int,
+        followers: int,
+        write_quorum: int,
+        changes: bool,
+        disk_s: float,
+        calls: int,
     ) -> None:
         write_quorum = min(write_quorum, followers)
         setup = Setup(seed, followers, write_quorum, "fsync", changes, disk_s)
@@ -129,6 +126,8 @@ class Machine(RuleBasedStateMachine):
 
         self.host = Host(main)
         self._run(trio.lowlevel.checkpoint)
+        if calls:
+            self.do("load", seed=seed, calls=calls)
 
     def _run(self, work: Callable[[], Awaitable[None]]) -> None:
         assert self.host is not None
@@ -210,12 +209,14 @@ class Machine(RuleBasedStateMachine):
     def start(self, node: int) -> None:
         self.do("start", node=node)
 
-    @precondition(_some_down)
-    @rule(seconds=SECONDS)
-    def start_all(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from((10.0, 2.0, 0.5)))
+    def repair(self, seconds: float) -> None:
+        """All nodes are up and well, and no wire is cut."""
         assert self.simulation is not None
         for node in range(len(self.simulation.fleet.names)):
-            self.do("start", node=node)
+            self.do("disk", node=node)
+        for name, arguments in repairs(self.simulation):
+            self.do(name, **arguments)
         self.do("wait", seconds=seconds)
 
     @precondition(_some_down)
