@@ -297,6 +297,8 @@ class Link:
         else:
             self._watermark_us = self.stored_us = None
             after = await handshake.begin(self, self._host, self._remote, told.state)
+        # It may have been retired while it waited for something that cannot be cancelled.
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._outstanding.clear()
         self._enter(LinkState.SYNCING)
         async with trio.open_nursery() as nursery:
@@ -305,12 +307,14 @@ class Link:
 
     def waits(self, reason: str) -> None:
         """The handshake cannot go on yet."""
-        if self._state is not LinkState.CONNECTING or self.reason != reason:
-            logs.info("link.waits", follower=self.url, node_id=self.node_id, reason=reason)
+        logs.info("link.waits", follower=self.url, node_id=self.node_id, reason=reason)
         self._state, self.reason = LinkState.CONNECTING, reason
 
     async def _keep_synced(self, after: Version) -> None:
-        """Send what the follower lacks, again whenever a record had to be turned away."""
+        """Send what the follower lacks, again whenever a record had to be turned away.
+
+        What does not arrive ends the session, and with it this task, at its next checkpoint.
+        """
         epoch = self._host.candidate.epoch
         while True:
             self._behind = trio.Event()
@@ -322,12 +326,10 @@ class Link:
                 if not page:
                     break
                 await trio.sleep(self._page_lag_s())
-                if not await self._send(Parcel(Encoded(page))):
-                    return  # the session is over
+                await self._send(Parcel(Encoded(page)))
                 after = page[-1].version
                 sent += len(page)
-            if not await self._send(Parcel(None, establishes=resolved_us)):
-                return
+            await self._send(Parcel(None, establishes=resolved_us))
             if not self._behind.is_set() and self._is(LinkState.SYNCING):
                 self._outstanding.settle_up_to(resolved_us)
                 self._watermark_us = max(self._watermark_us or 0, resolved_us)

@@ -1,0 +1,69 @@
+"""A leader whose clock has run out, whose node stops, whose disk refuses its own changes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.simulation.fleet import open_fleet
+from tests.support import open_cluster
+from trikv.errors import NotReady
+from trikv.store import Store
+from trikv.version import MAX_TIMESTAMP_US, Record, Version
+
+
+async def test_past_the_last_timestamp_writes_are_refused_unwritten_until_the_clock_is_set(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(2, write_quorum=1) as fleet:
+        clock, right_us = fleet.clocks["n0"], fleet.clocks["n0"].offset_us
+        clock.offset_us = MAX_TIMESTAMP_US
+        status, body = await fleet.put("n0", "a", 1)
+        assert (status, body["code"]) == (503, "not_ready")
+        assert body["detail"] == ("this node can't issue versions: the clock is past the year 2255")
+        clock.offset_us = right_us
+        assert (await fleet.put("n0", "b", 2))[0] == 200
+        await fleet.wait_quiet("n0")
+        assert await fleet.dumps() == {name: {"b": 2} for name in fleet.names}
+
+
+async def test_a_leader_that_cannot_commit_because_it_stops_was_not_deposed(
+    autojump_clock: MockClock,
+) -> None:
+    def make(store: Store, version: Version) -> Sequence[Record]:
+        return [Record("a", "1", version)]
+
+    async with open_cluster(1, write_quorum=1) as cluster:
+        leader = cluster.leader
+        cluster.node.committer.close()
+        with pytest.raises(NotReady, match=r"^this node is stopping$"):
+            await leader.commit(make)
+        assert leader.deposed is None
+        assert leader.live_links == 1
+        assert leader.resolved_us == leader.issued_us  # nobody waits for what will not come
+        assert cluster.node.store.get("a") is None
+
+
+async def test_a_full_disk_holds_the_floor_back_and_says_so_and_the_leader_leads_on(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_fleet(2, write_quorum=1) as fleet:
+        leadership = fleet.nodes["n0"].require_leadership()
+        with caplog.at_level(logging.WARNING, "trikv"):
+            assert (await fleet.put("n0", "a", 1))[0] == 200
+            fleet.disks["n0"].full = True  # before the followers know how far they are
+            before = leadership.floor
+            await trio.sleep(5)
+        told = [one for one in caplog.records if one.getMessage() == "storage.failed"]
+        assert told
+        reason = vars(told[0])["fields"]["reason"]
+        assert reason == "this node could not commit: database or disk is full"
+        assert leadership.floor == fleet.stores["n0"].state.floor == before
+        assert leadership.leader.live_links == 2
+        fleet.disks["n0"].full = False
+        await trio.sleep(5)
+        assert leadership.floor == fleet.stores["n0"].state.floor > before

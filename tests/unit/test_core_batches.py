@@ -1,0 +1,92 @@
+"""What a batch may not say, and what a follower makes of answers that come out of order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import closing
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from trikv.committer import Committer, run_inline
+from trikv.configuration import KEY
+from trikv.errors import InvalidBody
+from trikv.follower import Follower
+from trikv.messages import Batch, LeaderName, decode_replicate
+from trikv.state import NodeState
+from trikv.store import Store
+from trikv.version import NO_EPOCH, Epoch, Record, Version
+
+BOSS = LeaderName("boss")
+EPOCH = Epoch(3, "a")
+
+
+@pytest.fixture
+async def follower(autojump_clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[Follower]:
+    """A follower in memory, established in EPOCH, at timestamp 5."""
+    with closing(Store.open(None)) as store:
+        state = NodeState(
+            "n1", "one", "c", promised=EPOCH, established=EPOCH, watermark=Version(EPOCH, 5)
+        )
+        with store.transaction():
+            store.set_state(state)
+        committer = Committer(store, run_inline)
+        nursery.start_soon(committer.run)
+        yield Follower(committer, state)
+        committer.close()
+        await wait_all_tasks_blocked()
+
+
+@pytest.mark.parametrize("instance", ["", "n 1", "N1", "a" * 33, "é"])
+def test_a_batch_for_what_can_be_no_instance_is_refused_by_its_field(instance: str) -> None:
+    body = {"leader": {"node_id": "boss"}, "epoch": "3.a", "records": [], "follower": instance}
+    with pytest.raises(InvalidBody, match=r"^follower: expected 1 to 32") as refusal:
+        decode_replicate(msgspec.json.encode(body))
+    assert refusal.value.extra == {"field": "follower"}
+    good = decode_replicate(msgspec.json.encode({**body, "follower": "a" * 32}))
+    assert isinstance(good, Batch)
+    assert good.follower == "a" * 32
+
+
+@pytest.mark.parametrize(
+    "value", ["1", "{}", '{"members":{"n1":null},"write_quorum":1}', '{"members":[]}']
+)
+async def test_a_record_of_the_configuration_that_is_none_is_refused_with_its_batch(
+    follower: Follower, value: str
+) -> None:
+    version = Version(Epoch(4, "b"), 9)
+    records = [Record("a", "1", version), Record(KEY, value, version)]
+    with pytest.raises(
+        InvalidBody, match=r"^records\[1\]\.value: not a configuration: "
+    ) as refusal:
+        await follower.merge_batch(Batch(BOSS, version.epoch, records))
+    assert refusal.value.extra == {"field": "records[1].value"}
+    # Nothing of it is on the disk, the promise included; nor does it follow that leader.
+    store = follower._committer._store
+    assert (store.get("a"), store.get(KEY), store.state.promised) == (None, None, EPOCH)
+    assert (follower.leader, follower.state.promised) == (None, EPOCH)
+
+
+async def test_an_older_answer_takes_nothing_back_and_wakes_nobody(follower: Follower) -> None:
+    now = follower.state
+    looked: list[Version] = []
+
+    def reached() -> bool:
+        looked.append(follower.state.watermark)
+        return follower.caught_up(Version(EPOCH, 7))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follower.until, reached, 60, "7 was not reached")
+        await wait_all_tasks_blocked()
+        older = now._replace(watermark=Version(EPOCH, 4))
+        lower = NodeState("n1", "one", "c", promised=Epoch(2, "z"), established=NO_EPOCH)
+        for late in (older, lower):
+            follower.learn(late)
+            await wait_all_tasks_blocked()
+            assert follower.state is now
+        assert looked == [now.watermark]
+        follower.learn(now._replace(watermark=Version(EPOCH, 7)))
+    assert follower.state.watermark == Version(EPOCH, 7)
+    assert looked == [now.watermark, Version(EPOCH, 7)]

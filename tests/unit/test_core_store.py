@@ -1,0 +1,61 @@
+"""A store whose database ends a transaction by itself, or whose lock is no lock."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trikv.errors import SettingError
+from trikv.store import LOCK_NAME, Store
+from trikv.version import Epoch, Record, Version
+
+
+def record(key: str) -> Record:
+    return Record(key, "1", Version(Epoch(1, "a"), 1))
+
+
+def test_a_transaction_that_sqlite_has_ended_by_itself_fails_with_what_sqlite_said() -> None:
+    # As it does on a full disk, or out of memory: then there is nothing left to roll back.
+    with closing(Store.open(None)) as store:
+        store._writer.execute(
+            "CREATE TEMP TRIGGER full BEFORE INSERT ON records WHEN new.key = 'b'"
+            " BEGIN SELECT RAISE(ROLLBACK, 'database or disk is full'); END"
+        )
+        before = store.state
+
+        def fill() -> None:
+            with store.transaction():
+                store.set_state(before._replace(node_id="n1"))
+                store.merge([record("a"), record("b")])
+
+        with pytest.raises(sqlite3.Error, match=r"^database or disk is full$"):
+            fill()
+        assert (store.get("a"), store.state) == (None, before)
+        with store.transaction():
+            store.merge([record("a")])
+        assert store.get("a") == record("a")
+
+
+def test_a_lock_that_is_no_database_is_told_and_its_file_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / LOCK_NAME).write_bytes(b"another program's lock" * 100)
+    opened: list[sqlite3.Connection] = []
+    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+
+    def noted(*args: Any, **options: Any) -> sqlite3.Connection:
+        opened.append(connect(*args, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", noted)
+    with pytest.raises(SettingError, match=r"^DATA_DIR=.*file is not a database"):
+        Store.open(tmp_path)
+    for connection in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
+    assert len(opened) == 1
