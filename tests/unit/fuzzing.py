@@ -297,32 +297,49 @@ operation = shaped(
 ) | shaped({"op": st.just('"delete"'), "key": quoted(key_texts)})
 
 
-def facts(promised: st.SearchStrategy[str] = epoch_texts) -> dict[str, st.SearchStrategy[str]]:
-    """What a node tells of itself, which need not be true."""
-    return {
-        "node_id": quoted(node_ids),
-        "instance": quoted(st.sampled_from(["a", "b"])),
-        "cluster": quoted(st.sampled_from(["", "c"])),
-        "promised": quoted(promised),
-        "established": quoted(epoch_texts),
-        "led": quoted(often(st.just("0.0"), epoch_texts)),
-        "watermark": quoted(version_texts),
-        "floor": quoted(version_texts),
+@st.composite
+def facts(
+    draw: st.DrawFn,
+    promised: st.SearchStrategy[str] = epoch_texts,
+    node_id: st.SearchStrategy[str] = node_ids,
+) -> dict[str, st.SearchStrategy[str]]:
+    """What a node tells of itself, field by field: it need not be true, but most often might be."""
+    established = draw(often(st.sampled_from(["0.0", "0.0", "1.b"]), st.just("1.a")))
+    reached = 0 if established == "0.0" else draw(st.integers(0, 3))
+    told = {
+        "node_id": node_id,
+        "instance": st.sampled_from(["a", "b"]),
+        "cluster": often(st.just(""), st.sampled_from(["c", "d"])),
+        "promised": promised,
+        "established": st.just(established),
+        "led": st.just("0.0"),
+        "watermark": st.just(f"{established}-{reached}"),
+        "floor": st.just(f"{established}-{draw(st.integers(0, reached))}"),
     }
+    if draw(st.integers(0, 2)) == 0:
+        told[draw(st.sampled_from(["established", "led"]))] = epoch_texts
+        told[draw(st.sampled_from(["watermark", "floor"]))] = version_texts
+    return {name: quoted(texts) for name, texts in told.items()}
 
 
-def promise_answer(promised: st.SearchStrategy[str] = epoch_texts) -> st.SearchStrategy[str]:
-    return shaped(
+def promise_answer(
+    promised: st.SearchStrategy[str] = epoch_texts, node_id: st.SearchStrategy[str] = node_ids
+) -> st.SearchStrategy[str]:
+    others = {
+        "follows": st.just("true"),
+        "configuration": often(st.just("null"), configuration_record),
+    }
+    return facts(promised, node_id).flatmap(lambda known: shaped({**known, **others}))
+
+
+replica_answer = facts().flatmap(
+    lambda known: shaped(
         {
-            **facts(promised),
-            "follows": st.just("true"),
-            "configuration": often(st.just("null"), configuration_record),
+            **known,
+            "records": st.integers(-1, 3).map(str),
+            "digest": quoted(often(st.text("09af", min_size=1, max_size=32), odd_texts)),
         }
     )
-
-
-replica_answer = shaped(
-    {**facts(), "records": st.integers(0, 3).map(str), "digest": quoted(odd_texts)}
 )
 records_answer = shaped(
     {"records": array_of(record), "next": st.just("null") | quoted(version_texts)}
