@@ -31,6 +31,9 @@ KEEPALIVE_S = 4.0
 # Enough of a foreign answer to recognise it by, and no more.
 EXCERPT_CHARACTERS = 120
 
+# What msgspec raises for bytes that are no answer of a leader's; the last for brackets without end.
+_NOT_AN_ANSWER = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 _VERSION = re.compile(r"(\d+)\.[^-]+-(\d+)")
 
 
@@ -280,7 +283,7 @@ class Leader:
         asked = f"{self.url} answered {method} {path} with {response.status_code}"
         try:
             problem = msgspec.json.decode(response.content, type=Problem)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except _NOT_AN_ANSWER:
             return ApiError(
                 f"{asked}: {_excerpt(response.content)} (expected a trikv leader)",
                 code=f"http_{response.status_code}",
@@ -290,7 +293,7 @@ class Leader:
     def _decode(self, body: bytes, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(body, type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except _NOT_AN_ANSWER as error:
             raise ApiError(
                 f"{self.url} answered {_excerpt(body)}, not what a trikv leader answers ({error})",
                 code="unexpected_answer",

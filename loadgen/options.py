@@ -236,6 +236,7 @@ def leader_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         port_ok = parts.port is None or parts.port > 0
+        (parts.hostname or "").encode("idna")  # no resolver takes an empty part, or one of over 63
     except ValueError:
         raise argparse.ArgumentTypeError(expected) from None
     rest = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc

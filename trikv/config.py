@@ -79,7 +79,13 @@ def _node_id(text: str) -> str:
 def _host(text: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9.:_-]{1,253}|\[[0-9a-fA-F:.]+\]", text) is None:
         raise ValueError
+    check_labels(text.strip("[]"))
     return text.strip("[]")
+
+
+def check_labels(host: str) -> None:
+    """Raises ValueError for a name that no resolver takes: a part of it is empty, or over 63 bytes."""
+    host.encode("idna")
 
 
 def base_url(text: str) -> str:
@@ -91,6 +97,7 @@ def base_url(text: str) -> str:
         raise ValueError
     if re.fullmatch(r"[A-Za-z0-9._-]+|[0-9a-fA-F:.]+", parts.hostname) is None:
         raise ValueError
+    check_labels(parts.hostname)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     port = "" if parts.port is None else f":{parts.port}"
     return f"{parts.scheme}://{host}{port}"

@@ -200,10 +200,10 @@ class PromiseAnswer(msgspec.Struct, frozen=True):
 class ReplicaAnswer(msgspec.Struct, frozen=True):
     """`GET /replica`: what a node holds, in short."""
 
-    node_id: str
+    node_id: _NodeId
     promised: str
-    records: int
-    digest: str
+    records: Annotated[int, msgspec.Meta(ge=0)]
+    digest: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{1,32}\Z")]
     instance: str = ""
     cluster: str = ""
     established: str = ""

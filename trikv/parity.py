@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from trikv.errors import PeerFailed
+from trikv.errors import PeerFailed, Superseded
 from trikv.link import Link
 from trikv.messages import RESERVED_PREFIX
 from trikv.node import SCAN_BYTES, SCAN_RECORDS, Node
@@ -57,7 +57,7 @@ async def compare(node: Node, own: Digest, link: Link, timeout_s: float, show: b
             async with aclosing(_own_records(node)) as ours, aclosing(theirs):
                 differing = await _walk(ours, theirs, data)
                 equal = not differing
-    except PeerFailed as failure:
+    except (PeerFailed, Superseded) as failure:
         return Replica("unreachable", error=failure.detail)
     return Replica(
         "match" if equal else "mismatch",
@@ -65,7 +65,8 @@ async def compare(node: Node, own: Digest, link: Link, timeout_s: float, show: b
         digest=summary.digest,
         differing_keys=sorted(differing)[:LISTED_KEYS],
         differing_keys_total=len(differing),
-        data=data,
+        # What is written meanwhile may be read twice, the newer record later.
+        data=None if data is None else list({record.key: record for record in data}.values()),
     )
 
 

@@ -18,6 +18,7 @@ that did not end, or from a disk that was emptied, and has forgotten what it pro
 Invariants (checked in code at every change)
 - led <= established <= promised
 - floor <= watermark; a new node has neither
+- the watermark is of no epoch above `established`
 
 Pure: the store keeps it.
 """
@@ -52,6 +53,10 @@ class NodeState(NamedTuple):
             )
         if self.floor > self.watermark:
             raise AssertionError(f"the floor {self.floor} is above the watermark {self.watermark}")
+        if self.watermark.epoch > self.established:
+            raise AssertionError(
+                f"established in {self.established}, with the watermark {self.watermark}"
+            )
         if self.new and self.watermark != NO_VERSION:
             raise AssertionError(f"a new node has the watermark {self.watermark}")
 
@@ -71,7 +76,12 @@ def facts_of(state: NodeState) -> dict[str, str]:
 
 
 def state_of(facts: Mapping[str, str]) -> NodeState:
-    """From texts. Raises ValueError for a text that is none of ours."""
+    """From texts. Raises ValueError for a text that is none of ours, or that contradicts another."""
     known = {name: text for name, text in facts.items() if name in NodeState._fields}
     parsed = {name: _PARSE.get(name, str)(text) for name, text in known.items()}
-    return NodeState()._replace(**parsed)
+    state = NodeState()._replace(**parsed)
+    try:
+        state.check_invariants()
+    except AssertionError as error:
+        raise ValueError(str(error)) from None
+    return state

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from trikv.errors import SettingError, StorageFailed
 from trikv.messages import MAX_KEY_BYTES
@@ -117,7 +117,7 @@ class Store:
             self._writer = self._connect(durability)
             self._reader = self._writer if path is None else self._connect(durability)
             self._pager = self._writer if path is None else self._connect(durability)
-            self.state = state_of(dict(self._writer.execute("SELECT name, value FROM facts")))
+            self.state = self._read_state()
         except BaseException:
             self.close()
             raise
@@ -134,9 +134,10 @@ class Store:
             data_dir.mkdir(parents=True, exist_ok=True)
             return cls(data_dir / FILE_NAME, durability)
         except (OSError, sqlite3.Error, ValueError) as error:
+            why = " ".join(str(error).split())  # SQLite may quote a schema, of several lines
             raise SettingError(
                 f"DATA_DIR={str(data_dir)!r}: expected a directory that this user can write to, "
-                f"with a database of trikv's in it or none: {error}"
+                f"with a database of trikv's in it or none: {why}"
             ) from None
 
     def _connect(self, durability: Durability) -> sqlite3.Connection:
@@ -173,6 +174,13 @@ class Store:
                 f"{self.path} has format {user_version}, this trikv reads format {FORMAT}"
             )
         return False
+
+    def _read_state(self) -> NodeState:
+        """Raises sqlite3.Error, ValueError."""
+        facts: list[Any] = self._writer.execute("SELECT name, value FROM facts").fetchall()
+        if not all(isinstance(cell, str) for row in facts for cell in row):
+            raise sqlite3.DatabaseError("what it says of the node is no text")
+        return state_of(dict(facts))
 
     def close(self) -> None:
         for connection in self._connections:

@@ -186,6 +186,11 @@ class Takeover:
             raise PeerFailed(
                 f"{url}: a node with this one's NODE_ID, {state.node_id}, answers here"
             )
+        if state.established == state.promised:  # the epoch that it is asked for
+            raise PeerFailed(
+                f"{url}: {state.node_id} says that it was brought in {state.established}, which nobody "
+                "leads yet"
+            )
         clusters = {told.state.cluster for told in self._heard.values()}
         clusters |= {self._store.state.cluster}
         if state.cluster and clusters - {"", state.cluster}:

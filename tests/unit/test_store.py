@@ -20,7 +20,7 @@ from tests.unit.strategies import close_epochs, close_records, close_versions, k
 from trikv.errors import SettingError, StorageFailed
 from trikv.messages import RESERVED_PREFIX
 from trikv.state import NodeState
-from trikv.store import APPLICATION_ID, EMPTY_DIGEST, FILE_NAME, FORMAT, Store, digest_of
+from trikv.store import APPLICATION_ID, EMPTY_DIGEST, FILE_NAME, FORMAT, LOCK_NAME, Store, digest_of
 from trikv.version import NO_EPOCH, NO_VERSION, PLAIN_EPOCH, Epoch, Record, Version, wins
 
 EPOCH = Epoch(1, "a")
@@ -532,6 +532,40 @@ def _cut_off(directory: Path) -> Path:
     return directory
 
 
+def _a_bit_flipped_in_the_schema(directory: Path) -> Path:
+    Store.open(directory).close()
+    file = directory / FILE_NAME
+    file.write_bytes(file.read_bytes().replace(b"    value TEXT", b"    value UEXT"))
+    return directory
+
+
+def _facts_that_are_no_text(directory: Path) -> Path:
+    Store.open(directory).close()
+    file = directory / FILE_NAME
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("INSERT INTO facts VALUES ('promised', 'SPOILED')")
+        other.commit()
+    content = file.read_bytes()
+    at = content.index(b"promisedSPOILED")
+    # In front of the two lie their types: 13 + 2 * length is a text, one less is a blob.
+    assert content[at - 1] == 13 + 2 * len(b"SPOILED")
+    file.write_bytes(content[: at - 1] + bytes([content[at - 1] - 1]) + content[at:])
+    return directory
+
+
+def _facts_that_contradict_each_other(directory: Path) -> Path:
+    Store.open(directory).close()
+    with closing(sqlite3.connect(directory / FILE_NAME)) as other:
+        other.execute("INSERT INTO facts VALUES ('established', '1.a')")
+        other.commit()
+    return directory
+
+
+def _garbage_for_a_lock(directory: Path) -> Path:
+    (directory / LOCK_NAME).write_bytes(b"this is not a database" * 1000)
+    return directory
+
+
 def _another_programs(directory: Path) -> Path:
     with closing(sqlite3.connect(directory / FILE_NAME)) as other:
         other.execute("CREATE TABLE records (id INTEGER)")
@@ -554,6 +588,10 @@ def _a_later_format(directory: Path) -> Path:
         _garbage,
         _garbage_with_a_good_head,
         _cut_off,
+        _a_bit_flipped_in_the_schema,
+        _facts_that_are_no_text,
+        _facts_that_contradict_each_other,
+        _garbage_for_a_lock,
         _another_programs,
         _a_later_format,
     ],
@@ -619,17 +657,12 @@ def test_a_list_has_the_live_keys_with_its_prefix(
 def test_a_purge_removes_the_tombstones_up_to_the_floor_and_nothing_else(
     some: list[Record], floor: Version
 ) -> None:
+    last = Epoch(11, "z")
     with closing(Store.open(None)) as store:
         merge(store, some)
         with store.transaction():
             store.set_state(
-                NodeState(
-                    promised=floor.epoch, established=Epoch(1, "z"), watermark=floor, floor=floor
-                )
-                if floor.epoch >= Epoch(1, "z")
-                else NodeState(
-                    promised=Epoch(1, "z"), established=Epoch(1, "z"), watermark=floor, floor=floor
-                )
+                NodeState(promised=last, established=last, watermark=floor, floor=floor)
             )
         gone = [one for one in modelled(some) if one.deleted and one.version <= floor]
         counts = []

@@ -493,6 +493,12 @@ async def test_an_unknown_route_is_no_such_route(leader: Client, target: str) ->
         await refused(leader, method, target, body, status=404, code="no_such_route")
 
 
+@pytest.mark.parametrize("host", ["", "a b", "[", "9" * 400, "a..b", "h:port"])
+async def test_the_host_that_a_client_names_does_not_matter(leader: Client, host: str) -> None:
+    answer = await leader.ask("GET", f"/kv/{KEPT}", headers={"host": host})
+    assert answer.status == 200
+
+
 async def test_an_absolute_target_is_taken_for_its_path(leader: Client) -> None:
     answer = await leader.ask("PUT", "http://any.host:1/kv/a%2Fb?trace=false", b'{"value": 1}')
     assert answer.json()["key"] == "a/b"

@@ -12,12 +12,13 @@ Rules
 from __future__ import annotations
 
 import trio
-from hypercorn.typing import Framework, HTTPScope
+from hypercorn.typing import Framework, HTTPScope, WebsocketScope
 from quart import Quart, Response, has_request_context, request, websocket
+from quart.wrappers.base import BaseRequestWebsocket
 from quart_trio import QuartTrio
-from quart_trio.asgi import TrioASGIHTTPConnection
+from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import BaseConverter
+from werkzeug.routing import BaseConverter, MapAdapter
 
 from trikv import logs
 from trikv.errors import (
@@ -46,8 +47,9 @@ class _RestOfPath(BaseConverter):
 
 def create_app(node: Node) -> Framework:
     """The ASGI app of one node."""
-    app = QuartTrio("trikv", static_folder=None)
+    app = _App("trikv", static_folder=None)
     app.asgi_http_class = _Connection
+    app.asgi_websocket_class = _WebSocket
     app.config["MAX_CONTENT_LENGTH"] = max(r.max_body_bytes(node.config) for r in ROUTES)
     app.url_map.merge_slashes = False  # /kv//a and /kv/a are two keys
     app.url_map.converters["rest"] = _RestOfPath
@@ -86,14 +88,38 @@ def _view(node: Node, route: Route):  # type: ignore[no-untyped-def]  # noqa: AN
     return view
 
 
+class _App(QuartTrio):
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        """What finds a request's route: by method and path, whatever host the client names."""
+        if request is None:
+            return super().create_url_adapter(None)
+        return self.url_map.bind(
+            "trikv",
+            url_scheme=request.scheme,
+            default_method=request.method,
+            path_info=request.path,
+        )
+
+
 class _Connection(TrioASGIHTTPConnection):
     """One request, shown to Quart with its raw path."""
 
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
-        path = _path(scope["raw_path"]).decode("ascii", "replace")
-        if path.startswith("//"):  # Werkzeug drops slashes there, and //kv/a is not /kv/a
-            path = f"/%2F{path[2:]}"
-        super().__init__(app, {**scope, "path": path})
+        super().__init__(app, {**scope, "path": _shown_path(scope["raw_path"])})
+
+
+class _WebSocket(TrioASGIWebsocketConnection):
+    """The same of a WebSocket, which no route takes."""
+
+    def __init__(self, app: QuartTrio, scope: WebsocketScope) -> None:
+        super().__init__(app, {**scope, "path": _shown_path(scope["raw_path"])})
+
+
+def _shown_path(target: bytes) -> str:
+    path = _path(target).decode("ascii", "replace")
+    if path.startswith("//"):  # Werkzeug drops slashes there, and //kv/a is not /kv/a
+        path = f"/%2F{path[2:]}"
+    return path
 
 
 def _path(target: bytes) -> bytes:

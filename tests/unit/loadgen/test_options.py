@@ -97,6 +97,7 @@ def test_a_leader_is_named_by_its_url(text: str, url: str) -> None:
         ("--lag nan", "expected MIN-MAX"),
         ("--lag 1e3", "expected MIN-MAX"),
         ("--leader 127.0.0.1:8000", "expected the URL of the leader, e.g. http://127.0.0.1:8000"),
+        ("--leader http://a..b", "expected the URL of the leader"),
         ("--leader ftp://leader", "expected the URL of the leader"),
         ("--leader http://", "expected the URL of the leader"),
         ("--leader http://x:99999", "expected the URL of the leader"),
