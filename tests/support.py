@@ -204,8 +204,9 @@ async def open_memory_node(
     *,
     store: Store | None = None,
     seed: int = 0,
+    leads: bool = True,
 ) -> AsyncIterator[Node]:
-    """One node on the network, its blocking work inline; a leader leads."""
+    """One node on the network, its blocking work inline; a leader leads, unless it is not awaited."""
     async with open_node(
         config,
         store=store or Store.open(None),
@@ -217,7 +218,7 @@ async def open_memory_node(
     ) as node:
         network.nodes[url] = node
         try:
-            if config.role == "leader":
+            if config.role == "leader" and leads:
                 await until(lambda: node.leader is not None, timeout_s=60)
             yield node
         finally:
