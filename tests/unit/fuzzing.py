@@ -33,8 +33,8 @@ def examples(count: int) -> settings:
 
 
 def often(usual: st.SearchStrategy[T], else_: st.SearchStrategy[T]) -> st.SearchStrategy[T]:
-    """Five of six times the first."""
-    return st.integers(0, 5).flatmap(lambda n: usual if n else else_)
+    """Five of six times the first, which is the simpler choice for Hypothesis, too."""
+    return st.integers(0, 5).flatmap(lambda n: usual if n < 5 else else_)
 
 
 # -- texts ------------------------------------------------------------------------------------------
@@ -233,7 +233,9 @@ def mutated(draw: st.DrawFn, bodies: st.SearchStrategy[bytes]) -> bytes:
 def bodies_like(texts: st.SearchStrategy[str]) -> st.SearchStrategy[bytes]:
     """Bodies like these, spoiled bodies like these, other JSON, any bytes."""
     good = texts.map(as_bytes)
-    return st.one_of(good, good, mutated(good), json_texts.map(as_bytes), st.binary(max_size=60))
+    return st.one_of(
+        *[good] * 6, mutated(good), mutated(good), json_texts.map(as_bytes), st.binary(max_size=60)
+    )
 
 
 # -- what is sent, in its right form ----------------------------------------------------------------
@@ -316,7 +318,7 @@ def facts(
         "watermark": st.just(f"{established}-{reached}"),
         "floor": st.just(f"{established}-{draw(st.integers(0, reached))}"),
     }
-    if draw(st.integers(0, 2)) == 0:
+    if draw(st.integers(0, 2)) == 2:
         told[draw(st.sampled_from(["established", "led"]))] = epoch_texts
         told[draw(st.sampled_from(["watermark", "floor"]))] = version_texts
     return {name: quoted(texts) for name, texts in told.items()}
