@@ -32,13 +32,13 @@ from trikv.configuration import Configuration
 from trikv.errors import InvalidBody, PeerFailed, StorageFailed
 from trikv.lag import SimulatedLag, Wires
 from trikv.leader import Leader, name_of
-from trikv.link import Link
+from trikv.link import Link, PageBack, Place
 from trikv.messages import encode_record
 from trikv.peers import Candidate, Promised
 from trikv.quorum import Voters
 from trikv.reconfiguration import Reconfiguration
 from trikv.state import NodeState
-from trikv.store import Store
+from trikv.store import Store, size_of
 from trikv.version import NO_VERSION, Record, Version, wins
 
 #: How often a leader looks whether the floor has risen: a purge is not urgent.
@@ -46,6 +46,9 @@ FLOOR_S = 1.0
 
 #: Tombstones purged in one transaction: some milliseconds.
 PURGE_RECORDS = 2_000
+
+#: What was written while a page was on its way travels with the next one, up to so many pages of it.
+MAX_NEWER_PAGES = 4
 
 #: What a link is behind is counted up to here.
 MAX_COUNTED_RECORDS = 1_000_000
@@ -154,8 +157,12 @@ class Leadership:
                 f"{link.url}: {node_id} was started with ROLE=leader: start it again as a follower"
             )
 
-    async def read_page(self, after: Version, limit: int, max_bytes: int) -> Sequence[Record]:
-        return await self._scan(partial(self.leader.store.page_by_version, after, limit, max_bytes))
+    async def read_back(
+        self, after: Version, place: Place | None, limit: int, max_bytes: int
+    ) -> PageBack:
+        return await self._scan(
+            partial(_read_back, self.leader.store, after, place, limit, max_bytes)
+        )
 
     async def admit(self, link: Link) -> None:
         leader = self.leader
@@ -255,6 +262,20 @@ class Leadership:
             store.state._replace(floor=floor, watermark=max(store.state.watermark, watermark))
         )
         return store.purge(PURGE_RECORDS)
+
+
+def _read_back(
+    store: Store, after: Version, place: Place | None, limit: int, max_bytes: int
+) -> PageBack:
+    """See `Host.read_back`."""
+    older = store.page_back(after, None if place is None else place.bottom, limit, max_bytes)
+    if place is None:
+        return PageBack([], older)
+    # After the older ones: so nothing that has taken the place of one of these is missing.
+    limit, max_bytes = MAX_NEWER_PAGES * limit, MAX_NEWER_PAGES * max_bytes
+    newer = store.page_by_version(place.top, limit, max_bytes)
+    whole = len(newer) < limit and sum(map(size_of, newer)) < max_bytes
+    return PageBack(newer, older if whole else None)
 
 
 def _is_stray(held: Record, own: Record | None) -> bool:

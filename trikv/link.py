@@ -22,9 +22,14 @@ Rules
 
 A session is what happens between two failures: the follower promises the epoch; if it was not brought
 in this leader's state yet, what it holds beyond it is overruled (see `handshake`) and it is sent the map
-from its floor, else from its watermark; when a page finds nothing further, it is told how far it is, and
-the link is live. From then on the watermark follows the acknowledgements (see `watermark`) and travels
-with the next batch.
+from its floor, else from its watermark; when all of that has arrived, it is told how far it is, and the
+link is live. From then on the watermark follows the acknowledgements (see `watermark`) and travels with
+the next batch.
+
+The map is sent from its newest record back, and each page brings what was written meanwhile. For a batch
+of which a key was written again since is no longer whole in the map: if the rest of it came before what
+has taken that key's place, and then no more, the follower would hold a part of a batch. In this order it
+holds, after every page, what the leader's map held from some version on.
 
 What it does not know: quorums, HTTP (see `transport`), whether it may admit a node (see `Host`).
 """
@@ -35,7 +40,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -84,6 +89,31 @@ class LinkState(StrEnum):
     CUT = "cut"
 
 
+class Place(NamedTuple):
+    """How far a map was read, from its newest record back: all between the two, ends included."""
+
+    top: Version
+    bottom: Version
+
+
+class PageBack(NamedTuple):
+    """The next older records, newest first; to be sent before them, all that is newer now than the top.
+
+    `older` is None where more is newer than is read at a time, and [] at the end of the way.
+    """
+
+    newer: Sequence[Record]
+    older: Sequence[Record] | None
+
+    def place(self, before: Place | None) -> Place:
+        """How far the map was read with this page, which is not empty."""
+        records = [*(self.older or ())[::-1], *self.newer]
+        if before is None:
+            return Place(records[-1].version, records[0].version)
+        bottom = self.older[-1].version if self.older else before.bottom
+        return Place(self.newer[-1].version if self.newer else before.top, bottom)
+
+
 class Host(Protocol):
     """What a link needs of its leader."""
 
@@ -96,8 +126,13 @@ class Host(Protocol):
 
     @property
     def floor(self) -> Version: ...
-    async def read_page(self, after: Version, limit: int, max_bytes: int) -> Sequence[Record]:
-        """The records after a version, in version order. Raises StorageFailed."""
+    async def read_back(
+        self, after: Version, place: Place | None, limit: int, max_bytes: int
+    ) -> PageBack:
+        """The next page on the way back to a version; from the newest record on, if there is no place.
+
+        Raises StorageFailed.
+        """
         ...
 
     async def overrule(self, follower: str, held: Sequence[Record]) -> None:
@@ -318,17 +353,7 @@ class Link:
         epoch = self._host.candidate.epoch
         while True:
             self._behind = trio.Event()
-            sent = 0
-            while True:
-                # Before the page is read: what is issued meanwhile may be missing in it.
-                resolved_us = self._host.resolved_us
-                page = await self._host.read_page(after, PAGE_RECORDS, PAGE_BYTES)
-                if not page:
-                    break
-                await trio.sleep(self._page_lag_s())
-                await self._send(Parcel(Encoded(page)))
-                after = page[-1].version
-                sent += len(page)
+            resolved_us, sent = await self._send_map(after)
             await self._send(Parcel(None, establishes=resolved_us))
             if not self._behind.is_set() and self._is(LinkState.SYNCING):
                 self._outstanding.settle_up_to(resolved_us)
@@ -337,7 +362,28 @@ class Link:
                 self._backoff_s = FIRST_BACKOFF_S
                 self._enter(LinkState.LIVE, caught_up_records=sent)
                 await self._behind.wait()
-            after = Version(epoch, self._watermark_us or 0) if self._watermark_us else after
+            after = Version(epoch, max(self._watermark_us or 0, resolved_us))
+
+    async def _send_map(self, after: Version) -> tuple[int, int]:
+        """Send the map from its newest record back to that version.
+
+        Up to where the follower then has everything, and how many records it took.
+        """
+        place: Place | None = None
+        sent = 0
+        while True:
+            # Before the page is read: what is issued meanwhile may be missing in it.
+            resolved_us = self._host.resolved_us
+            page = await self._host.read_back(after, place, PAGE_RECORDS, PAGE_BYTES)
+            if page.newer or page.older:
+                await trio.sleep(self._page_lag_s())
+            for records in (page.newer, page.older):
+                if records:
+                    await self._send(Parcel(Encoded(records)))
+                    sent += len(records)
+            if page.older is not None and not page.older:
+                return resolved_us, sent
+            place = page.place(place)
 
     async def _send(self, parcel: Parcel) -> bool:
         """Queue a parcel; whether it arrived."""

@@ -59,7 +59,7 @@ CREATE TABLE facts (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT,
 _COLUMNS = "key, value, epoch, instance, timestamp_us"
 
 _UPSERT = """
-INSERT INTO {table} ({columns}) VALUES (?, ?, ?, ?, ?)
+INSERT INTO {table} ({columns}) {source}
 ON CONFLICT (key) DO UPDATE SET
     value = excluded.value,
     epoch = excluded.epoch,
@@ -68,14 +68,21 @@ ON CONFLICT (key) DO UPDATE SET
 WHERE (excluded.epoch, excluded.instance, excluded.timestamp_us, excluded.value)
     > ({table}.epoch, {table}.instance, {table}.timestamp_us, {table}.value)
 """
-_MERGE = _UPSERT.format(table="records", columns=_COLUMNS)
-_STAGE = _UPSERT.format(table="staged", columns=_COLUMNS)
+_VALUES = "VALUES (?, ?, ?, ?, ?)"
+_MERGE = _UPSERT.format(table="records", columns=_COLUMNS, source=_VALUES)
+_STAGE = _UPSERT.format(table="staged", columns=_COLUMNS, source=_VALUES)
+_MERGE_STAGED = _UPSERT.format(  # WHERE: else SQLite takes ON CONFLICT for that of a join
+    table="records", columns=_COLUMNS, source=f"SELECT {_COLUMNS} FROM temp.staged WHERE true"
+)
 
 #: Keys from here on are not reserved (see `messages.RESERVED_PREFIX`).
 _FIRST_KEY = "\1"
 _LAST_CHARACTER = "\U0010ffff"
 
 _Row = tuple[str, str, int, str, int]
+
+#: More than any version, as a row.
+_ABOVE_ALL = (2**63 - 1, "", 0)
 
 #: A digest is a sum modulo this: 128 bits of blake2b for each record.
 _DIGEST_MODULUS = 1 << 128
@@ -232,8 +239,8 @@ class Store:
         bound = (*_version_row(self.state.floor), limit)
         return self._writer.execute(f"DELETE FROM records WHERE key IN ({victims})", bound).rowcount
 
-    # A takeover by a node that was brought elsewhere reads a map into a table beside its own, which is
-    # gone with the connection, and exchanges the two in one transaction.
+    # A takeover reads the maps of others into a table beside its own, which is gone with the connection,
+    # and merges or exchanges the two in one transaction.
 
     def begin_staging(self) -> None:
         """An empty map beside the map."""
@@ -260,8 +267,7 @@ class Store:
 
     def merge_staged(self) -> None:
         """Merge it all into the map."""
-        staged = self._writer.execute(f"SELECT {_COLUMNS} FROM temp.staged").fetchall()
-        self._writer.executemany(_MERGE, staged)
+        self._writer.execute(_MERGE_STAGED)
 
     def end_staging(self) -> None:
         self._writer.execute("DROP TABLE IF EXISTS temp.staged")
@@ -327,16 +333,34 @@ class Store:
             f"SELECT {_COLUMNS} FROM records WHERE (epoch, instance, timestamp_us) > (?, ?, ?)"
             " ORDER BY epoch, instance, timestamp_us, key LIMIT ?"
         )
-        rest = (
-            f"SELECT {_COLUMNS} FROM records WHERE (epoch, instance, timestamp_us) = (?, ?, ?)"
-            " AND key > ? ORDER BY key"
-        )
         with _reading():
             page = _bounded(self._pager.execute(query, (*bound, limit)), max_bytes)
-            if page:
-                last = page[-1]
-                rows = self._pager.execute(rest, (*_version_row(last.version), last.key)).fetchall()
-                page.extend(map(_record, rows))
+            return self._whole_write(page, "> ?")
+
+    def page_back(
+        self, after: Version, before: Version | None, limit: int, max_bytes: int
+    ) -> list[Record]:
+        """The same from the newest on, or from below `before`, down to above `after`."""
+        bound = _version_row(before) if before is not None else _ABOVE_ALL
+        query = (
+            f"SELECT {_COLUMNS} FROM records WHERE (epoch, instance, timestamp_us) < (?, ?, ?)"
+            " AND (epoch, instance, timestamp_us) > (?, ?, ?)"
+            " ORDER BY epoch DESC, instance DESC, timestamp_us DESC, key DESC LIMIT ?"
+        )
+        with _reading():
+            rows = self._pager.execute(query, (*bound, *_version_row(after), limit))
+            return self._whole_write(_bounded(rows, max_bytes), "< ?")
+
+    def _whole_write(self, page: list[Record], beyond: str) -> list[Record]:
+        """The page, and what is missing of its last write."""
+        rest = (
+            f"SELECT {_COLUMNS} FROM records WHERE (epoch, instance, timestamp_us) = (?, ?, ?)"
+            f" AND key {beyond} ORDER BY key"
+        )
+        if page:
+            last = page[-1]
+            rows = self._pager.execute(rest, (*_version_row(last.version), last.key)).fetchall()
+            page.extend(map(_record, rows))
         return page
 
 

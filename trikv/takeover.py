@@ -17,8 +17,8 @@ Rules
   configuration like any other: see `reconfiguration`.
 
 Until it has what it needs it does not lead: `waiting_for` names what is missing, and it keeps trying.
-It can be interrupted anywhere: all before the last transaction are promises, which are always safe, and
-records of the state that it was established in anyway; the rest is staged beside the map.
+It can be interrupted anywhere: all before the last transaction are promises, which are always safe; what
+was read is staged beside the map.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ class Takeover:
         self._problems: dict[str, str] = {}  # by URL
         self._heard: dict[str, Promised] = {}  # by URL
         self._changed = trio.Event()
+        self._seen_us = 0  # the greatest timestamp that a leader has issued, as far as is known
 
     async def run(self) -> tuple[Term, VersionClock]:
         """Try until this node leads. Raises SettingError if too many members have changed."""
@@ -106,6 +107,7 @@ class Takeover:
     async def _attempt(self, above: Epoch) -> tuple[Term, VersionClock]:
         """From an epoch to leading in it. Raises Superseded, StorageFailed, SettingError."""
         newest = self._store.greatest_version()
+        self._seen_us = 0 if newest is None else _timestamp_us(Record("", "", newest))
         seen = max(above, NO_EPOCH if newest is None else newest.epoch)
         epoch = await self._committer.commit(partial(_promise_itself, seen=seen))
         state = self._store.state
@@ -321,21 +323,21 @@ class Takeover:
         return [url for url, state in states.items() if state.established == base]
 
     async def _read(self, epoch: Epoch, speakers: list[str] | None) -> None:
-        """Merge what the speakers hold beyond this node, or stage all of it. Raises PeerFailed."""
-        if speakers is not None:
-            floor = self._store.state.floor
-            for url in speakers:
-                self._wait_for([f"the map of {url}, from {floor} on"])
-                async with aclosing(self._remotes[url].pages(floor, epoch)) as pages:
-                    async for page in pages:
-                        await self._committer.commit(partial(_merge_page, page=page, epoch=epoch))
-            return
+        """Stage what the speakers hold beyond this node, or all of it. Raises PeerFailed.
+
+        Nothing is merged before all is read: some of it may be the rest of a batch, of which a key has
+        been written again since, in a record that is still to come.
+        """
         await self._committer.commit(Store.begin_staging)
-        for url in self._established():
-            self._wait_for([f"the whole map of {url}"])
-            async with aclosing(self._remotes[url].pages(NO_VERSION, epoch)) as pages:
+        urls, after = speakers, self._store.state.floor
+        if urls is None:
+            urls, after = self._established(), NO_VERSION
+        for url in urls:
+            self._wait_for([f"the map of {url}, from {after} on"])
+            async with aclosing(self._remotes[url].pages(after, epoch)) as pages:
                 async for page in pages:
                     await self._committer.commit(partial(_stage_page, page=page))
+                    self._seen_us = max(self._seen_us, *map(_timestamp_us, page))
 
     async def _lead(
         self,
@@ -349,9 +351,7 @@ class Takeover:
         cluster = candidate.cluster or (
             clusters.pop() if clusters else self._rng.randbytes(8).hex()
         )
-        newest = self._store.greatest_version()
-        seen_us = newest.timestamp_us if newest is not None and newest.epoch.number > 0 else 0
-        clock = VersionClock(candidate.epoch, self._now_us, seen_us)
+        clock = VersionClock(candidate.epoch, self._now_us, self._seen_us)
         old = None if found is None else found[1]
         wanted = self._wanted(old, members)
         try:  # both before anything is written; the configuration's comes after
@@ -361,7 +361,9 @@ class Takeover:
 
         def change(store: Store) -> None:
             _check_own_promise(store, candidate.epoch)
-            if not speaker:
+            if speaker:
+                store.merge_staged()
+            else:
                 self._exchange(store, overruling)
             # Also if nothing changes: what was found may be a stray, which the exchange overrules.
             record = Record(configurations.KEY, configurations.encode(wanted), configuring)
@@ -431,9 +433,9 @@ def _check_own_promise(store: Store, epoch: Epoch) -> None:
         raise Superseded(f"this node has promised {promised}", promised=promised)
 
 
-def _merge_page(store: Store, *, page: Sequence[Record], epoch: Epoch) -> None:
-    _check_own_promise(store, epoch)
-    store.merge(page)
+def _timestamp_us(record: Record) -> int:
+    """That of a leader; what came in the lab's plain form has a client's."""
+    return record.version.timestamp_us if record.version.epoch.number > 0 else 0
 
 
 def _stage_page(store: Store, *, page: Sequence[Record]) -> None:

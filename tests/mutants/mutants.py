@@ -70,7 +70,7 @@ _ALL = (
     Mutant(
         "a page that ends inside a write",
         "trikv.store",
-        "                page.extend(map(_record, rows))\n",
+        "            page.extend(map(_record, rows))\n",
         "",
     ),
     Mutant(
@@ -186,6 +186,13 @@ _ALL = (
         "trikv.link",
         "            self._enter(LinkState.SYNCING)\n            self._behind.set()\n",
         "",
+    ),
+    Mutant(
+        "the map sent from its oldest record on",
+        "trikv.store",
+        '" ORDER BY epoch DESC, instance DESC, timestamp_us DESC, key DESC LIMIT ?"',
+        '" ORDER BY epoch, instance, timestamp_us, key LIMIT ?"',
+        "tests/simulation/test_catch_up.py",
     ),
     # -- takeovers, handshakes
     Mutant(

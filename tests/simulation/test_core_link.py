@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from tests.support import MemoryNetwork, open_cluster, put, until
 from trikv.errors import PeerFailed
 from trikv.lag import LagRange, Wires
-from trikv.link import Link, LinkState
+from trikv.link import Link, LinkState, PageBack, Place
 from trikv.messages import LeaderName, PromiseAnswer, ReplicateAnswer
 from trikv.parcel import Encoded
 from trikv.peers import Candidate, Promised
@@ -133,12 +133,15 @@ class OneLink:
             rng=random.Random(0),
         )
 
-    async def read_page(self, after: Version, limit: int, max_bytes: int) -> Sequence[Record]:
+    async def read_back(
+        self, after: Version, place: Place | None, limit: int, max_bytes: int
+    ) -> PageBack:
         await trio.lowlevel.checkpoint_if_cancelled()
         self.read_after_the_end |= self.over
         await trio.lowlevel.cancel_shielded_checkpoint()  # as a transaction: it ends by itself
-        records = [Record(f"key{us}", "1", Version(EPOCH, us)) for us in (1, 2, 3)]
-        return [record for record in records if record.version > after][:2]
+        records = [Record(f"key{us}", "1", Version(EPOCH, us)) for us in (3, 2, 1)]
+        below = [r for r in records if place is None or r.version < place.bottom]
+        return PageBack([], [record for record in below if record.version > after][:2])
 
     async def overrule(self, follower: str, held: Sequence[Record]) -> None:
         raise AssertionError("it holds nothing")

@@ -19,7 +19,7 @@ def versions_in(body: bytes) -> list[Version]:
     return [Version.parse(r["version"]) for r in msgspec.json.decode(body).get("records", [])]
 
 
-async def test_a_link_that_comes_back_sends_what_is_missing_in_version_order(
+async def test_a_link_that_comes_back_sends_what_is_missing_from_the_newest_back(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trikv.link, "PAGE_RECORDS", 7)
@@ -42,7 +42,7 @@ async def test_a_link_that_comes_back_sends_what_is_missing_in_version_order(
         bodies = [body for url, _, body in cluster.network.seen if url == away and body]
         sent = [version for body in bodies for version in versions_in(body)]
         assert len(sent) == 20
-        assert sent == sorted(sent)
+        assert sent == sorted(sent, reverse=True)
         assert max(len(versions_in(body)) for body in bodies) <= 7
         assert await dump(cluster.followers[away]) == await dump(cluster.node)
 
@@ -97,7 +97,8 @@ async def test_large_values_are_bounded_in_bytes(
             assert link.held_bytes <= 10_000
         await cluster.settled()
         bodies = [body for _, _, body in cluster.network.seen if body]
-        assert max(map(len, bodies)) < 5_000 + 3_300  # the bound, and one parcel more
+        # The bound, and one parcel more: what came meanwhile may be four pages and a value.
+        assert max(map(len, bodies)) < 5_000 + 4 * 2_000 + 1_300
         await until(lambda: link.state is LinkState.LIVE)
         assert await dump(cluster.followers[cluster.urls[0]]) == await dump(cluster.node)
 
