@@ -88,7 +88,7 @@ def draw(result: CheckResult) -> Figure:
     _draw_rates(rows[1], history.calls, whole)
     _title(rows[1], "Calls answered, or given up, a second")
     if has_bars:
-        _draw_calls(rows[2], result, nodes=0)
+        _draw_calls(rows[2], result, whole, nodes=0)
         _title(rows[2], "Calls: a row for each client")
     for axes in rows:
         axes.set_xlim(whole)
@@ -97,7 +97,7 @@ def draw(result: CheckResult) -> Figure:
     for place, window in enumerate(windows(result, WINDOWS, WINDOW_S)):
         axes = figure.add_subplot(grid[-1, place])
         _draw_faults(axes, history, nodes)
-        _draw_calls(axes, result, nodes=len(nodes))
+        _draw_calls(axes, result, window, nodes=len(nodes))
         _title(axes, f"Magnified: from {window.begun:.1f} s to {window.ended:.1f} s")
         axes.set_xlim(window)
         axes.set_ylim(-0.7, len(nodes) + result.plan.clients - 0.3)
@@ -163,12 +163,13 @@ def _draw_rates(axes: Axes, calls: Iterable[Call], whole: Phase) -> None:
     axes.tick_params(labelsize=9)
 
 
-def _draw_calls(axes: Axes, result: CheckResult, *, nodes: int) -> None:
-    """A bar for each call, in the rows below those of the nodes."""
+def _draw_calls(axes: Axes, result: CheckResult, phase: Phase, *, nodes: int) -> None:
+    """A bar for each call of a phase, in the rows below those of the nodes."""
     calls, all_spans = result.history.calls, _spans(result.history.calls)
     spans: dict[tuple[str, int], list[Span]] = {}
     for call, span in zip(calls, all_spans, strict=True):
-        spans.setdefault((_look(call), nodes + call.client), []).append(span)
+        if call.begun < phase.ended and sum(span) > phase.begun:
+            spans.setdefault((_look(call), nodes + call.client), []).append(span)
     for (look, row), found in spans.items():
         axes.broken_barh(found, (row - 0.33, 0.66), color=CALLS[look], linewidth=0, zorder=3)
     for index in wrong_calls(result):
