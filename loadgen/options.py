@@ -121,8 +121,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 
 def _check_plan(given: argparse.Namespace, seed: int) -> CheckPlan:
+    usual_s = plan.DEFAULT_CONTAINERS_DURATION_S if given.containers else plan.DEFAULT_DURATION_S
     return CheckPlan(
-        duration_s=_or(given.duration, plan.DEFAULT_DURATION_S),
+        duration_s=_or(given.duration, usual_s),
         nemesis=_or(given.nemesis, plan.KINDS),
         clients=_or(given.clients, plan.DEFAULT_CLIENTS),
         keys=_or(given.keys, plan.DEFAULT_KEYS),
@@ -245,7 +246,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         type=whole(MIN_DURATION_S, MAX_DURATION_S),
         help=f"of the clients' work, its first {plan.FAULT_FREE_S:.0f} s without faults (default: "
-        f"{plan.DEFAULT_DURATION_S})",
+        f"{plan.DEFAULT_DURATION_S}, with --containers {plan.DEFAULT_CONTAINERS_DURATION_S})",
     )
     add(
         "--nemesis",

@@ -16,6 +16,7 @@ others are the way of a check on real nodes:
     situation    to whom it may be done next                                    (pure)
     system       what a nemesis needs of a cluster
     processes    a `System` of processes
+    containers   a `System` of containers
     result       figures, and whether they are worth anything                   (pure)
     report       check.md, in words
     windows      what is worth a closer look                                    (pure)

@@ -26,8 +26,6 @@ from loadgen.check.situation import Situation, rounds
 from loadgen.check.system import System
 from loadgen.errors import ClusterError
 
-#: Between the beginnings of two faults.
-BREATH_S = (0.2, 1.4)
 #: A node that was killed, or whose disk was emptied, stays away so long.
 DOWN_S = (0.0, 1.5)
 #: A pause or a cut is short, or outlasts the nodes' timeouts and the clients'.
@@ -70,12 +68,15 @@ class Nemesis:
             "wipe": self._wipe,
         }
 
-    async def run(self, kinds: tuple[str, ...]) -> None:
-        """One fault after the other, as soon as it may be. Returns only if there are no kinds."""
+    async def run(self, kinds: tuple[str, ...], breath_s: tuple[float, float]) -> None:
+        """One fault after the other, with a breath between their beginnings.
+
+        Returns only if there are no kinds.
+        """
         async with trio.open_nursery() as nursery:
             for kind in rounds(kinds, self._rng):
                 nursery.start_soon(self._deeds[kind], await self._victims(kind))
-                await self._sleep(BREATH_S)
+                await self._sleep(breath_s)
                 await self._mind_the_leader()
 
     async def _victims(self, kind: str) -> tuple[str, ...]:

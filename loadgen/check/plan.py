@@ -7,6 +7,7 @@ heal         as long as it takes: everything up, one leader, all replicas equal;
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from loadgen.cluster import FOLLOWERS
@@ -31,10 +32,19 @@ DEFAULT_QUORUM = 3
 
 # Enough for ten faults of each kind on a machine of two cores, and some to spare.
 DEFAULT_DURATION_S = 120
+DEFAULT_CONTAINERS_DURATION_S = 240
 DEFAULT_CLIENTS = 8
 DEFAULT_KEYS = 10
 # Long enough that a crash finds records on their way, short beside the time between faults.
 DEFAULT_LAG = UniformLag(0, 20)
+
+# Short, so that much can happen to a cluster in little time; still long beside a request on loopback.
+REQUEST_TIMEOUT_S = 1.0
+WRITE_TIMEOUT_S = 2.0
+
+#: Between the beginnings of two faults. A container takes longer to come back, and costs more.
+BREATH_S = (0.2, 1.4)
+CONTAINERS_BREATH_S = (1.0, 4.0)
 
 #: How long the cluster is left alone at first, and what part of a short run that may take.
 FAULT_FREE_S = 10.0
@@ -57,6 +67,21 @@ class CheckPlan:
     @property
     def fault_free_s(self) -> float:
         return min(FAULT_FREE_S, self.duration_s * FAULT_FREE_SHARE)
+
+    @property
+    def breath_s(self) -> tuple[float, float]:
+        return CONTAINERS_BREATH_S if self.containers else BREATH_S
+
+    def leader_settings(self, follower_urls: Iterable[str]) -> dict[str, str]:
+        """What a node is told that is started to lead."""
+        return {
+            "FOLLOWER_URLS": ",".join(follower_urls),
+            "WRITE_QUORUM": str(self.quorum),
+            "MIN_DELAY_MS": f"{self.lag.min_ms:.10g}",
+            "MAX_DELAY_MS": f"{self.lag.max_ms:.10g}",
+            "REQUEST_TIMEOUT": f"{REQUEST_TIMEOUT_S:g}",
+            "WRITE_TIMEOUT": f"{WRITE_TIMEOUT_S + self.lag.max_ms / 1000:.10g}",
+        }
 
     def words(self) -> str:
         """The plan in one line."""

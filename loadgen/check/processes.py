@@ -17,7 +17,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import httpx
 import trio
 
 from loadgen.check.plan import CheckPlan
-from loadgen.check.system import ask
+from loadgen.check.system import ask, complaints_in, copy_logs
 from loadgen.cluster import (
     FOLLOWERS,
     HOST,
@@ -46,43 +46,20 @@ NAMES = tuple(f"node{number}" for number in range(1, FOLLOWERS + 2))
 PORTS = range(15_000, 32_000)
 PORT_TRIES = 1_000
 
-# Short, so that much can happen to a cluster in little time; still long beside a request on loopback.
-REQUEST_TIMEOUT_S = 1.0
-WRITE_TIMEOUT_S = 2.0
-
 ADMIN_TIMEOUT_S = 1.0
-RETRY_S = 0.2
-
-#: What a node never writes unless it has met something that nobody foresaw.
-COMPLAINTS = (" ERROR ", "Traceback")
-
-
-def leader_settings(plan: CheckPlan) -> dict[str, str]:
-    """What a node is told that is started to lead, beside its followers."""
-    return {
-        "WRITE_QUORUM": str(plan.quorum),
-        "MIN_DELAY_MS": f"{plan.lag.min_ms:.10g}",
-        "MAX_DELAY_MS": f"{plan.lag.max_ms:.10g}",
-        "REQUEST_TIMEOUT": f"{REQUEST_TIMEOUT_S:g}",
-        "WRITE_TIMEOUT": f"{WRITE_TIMEOUT_S + plan.lag.max_ms / 1000:.10g}",
-    }
 
 
 class Processes:
     """A `System` of processes; made by `open_processes`."""
 
     def __init__(
-        self,
-        nursery: trio.Nursery,
-        directory: Path,
-        ports: Sequence[int],
-        settings: Mapping[str, str],
+        self, plan: CheckPlan, nursery: trio.Nursery, directory: Path, ports: Sequence[int]
     ) -> None:
         self.names = NAMES
         self._nursery = nursery
         self._directory = directory
         self._ports = dict(zip(NAMES, ports, strict=True))
-        self._settings = settings
+        self._plan = plan
         self._nodes: dict[str, Node] = {}
         self._leads: dict[str, bool] = {}
         self._told_to_end: set[int] = set()
@@ -104,7 +81,7 @@ class Processes:
         settings = {"PORT": str(self._ports[name]), "ROLE": "leader" if leads else "follower"}
         if leads:
             others = [self.url(other) for other in self.names if other != name]
-            settings |= {"FOLLOWER_URLS": ",".join(others), **self._settings}
+            settings |= self._plan.leader_settings(others)
         self._leads[name] = leads
         with trio.CancelScope(shield=True):
             node = await spawn(self._directory, name, settings)
@@ -162,30 +139,10 @@ class Processes:
             raise ClusterError(f"{leader} was asked to cut a wire, and answered {answer.text}")
 
     async def complaints(self) -> list[str]:
-        return await trio.to_thread.run_sync(self._complaints)
-
-    def _complaints(self) -> list[str]:
-        found = []
-        for name, text in self._logs().items():
-            lines = [line for line in text.splitlines() if any(c in line for c in COMPLAINTS)]
-            found += [f"{name} logged: {line}" for line in lines]
-        return found
+        return await trio.to_thread.run_sync(complaints_in, self._directory)
 
     async def save_logs(self, folder: Path) -> None:
-        await trio.to_thread.run_sync(self._save_logs, folder)
-
-    def _save_logs(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in self._logs().items():
-            (folder / f"{name}.log").write_text(text, encoding="utf-8")
-
-    def _logs(self) -> dict[str, str]:
-        paths = {name: self._directory / f"{name}.log" for name in self.names}
-        return {
-            name: path.read_text(encoding="utf-8", errors="replace")
-            for name, path in paths.items()
-            if path.exists()
-        }
+        await trio.to_thread.run_sync(copy_logs, self._directory, folder)
 
     async def close(self) -> None:
         """Whatever state they are in: no process afterwards."""
@@ -200,7 +157,7 @@ async def open_processes(plan: CheckPlan) -> AsyncIterator[Processes]:
     try:
         ports = free_ports(random.Random(os.urandom(8)), 1 + FOLLOWERS)
         async with trio.open_nursery() as nursery:
-            processes = Processes(nursery, directory, ports, leader_settings(plan))
+            processes = Processes(plan, nursery, directory, ports)
             try:
                 yield processes
             finally:

@@ -19,6 +19,7 @@ MOST = 20
 _WORDS = {
     "ok": "OK: nothing that was confirmed is lost, and every answer can be explained.",
     "anomalies": "ANOMALIES: the store broke a promise.",
+    "errors": "ERRORS: no promise was broken, but a node met something that nobody foresaw.",
     "invalid": "INVALID: nothing is wrong, but too little was done to rely on that.",
     "failed": "FAILED: the run could not be done, or judged, to its end.",
 }

@@ -1,7 +1,8 @@
 """What a check has found, in figures, and whether it is worth anything.                     (pure)
 
     ok          nothing is wrong, and enough was done to say so
-    anomalies   the store broke a promise, or a node logged an error
+    anomalies   the store broke a promise
+    errors      it did not, but a node logged an error that nobody foresaw
     invalid     nothing is wrong, but too little was done: green would be a lie
     failed      the run could not be done or judged to its end
 
@@ -23,7 +24,7 @@ from loadgen.check.plan import KINDS, LEAST_FAULTS, LEAST_RATE, CheckPlan
 from loadgen.check.verdict import Anomaly
 from loadgen.wording import plural
 
-Verdict = Literal["ok", "anomalies", "invalid", "failed"]
+Verdict = Literal["ok", "anomalies", "errors", "invalid", "failed"]
 
 
 class Phase(NamedTuple):
@@ -108,8 +109,10 @@ class CheckResult:
 
     @property
     def verdict(self) -> Verdict:
-        if self.anomalies or self.complaints:
+        if self.anomalies:
             return "anomalies"
+        if self.complaints:
+            return "errors"
         if self.failure is not None:
             return "failed"
         return "invalid" if self.shortcomings else "ok"

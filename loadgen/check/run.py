@@ -23,6 +23,7 @@ from loadgen import summary
 from loadgen.api import Leader
 from loadgen.check import report
 from loadgen.check.clients import Client, Keys
+from loadgen.check.containers import check_engine, open_containers
 from loadgen.check.history import Fault
 from loadgen.check.linearizability import TooHard
 from loadgen.check.nemesis import Nemesis, make_peace
@@ -70,7 +71,12 @@ class Run:
 
 
 async def record_and_judge(plan: CheckPlan, folder: Path, audience: Audience) -> CheckResult:
-    """Do it all, and write `history.json`; the report and the picture are the caller's."""
+    """Do it all, and write `history.json`; the report and the picture are the caller's.
+
+    Raises UsageError, before anything is done.
+    """
+    if plan.containers:
+        await check_engine()
     run, failure = Run(plan), None
     try:
         await _record(run, folder, audience)
@@ -100,12 +106,12 @@ async def record_and_judge(plan: CheckPlan, folder: Path, audience: Audience) ->
 
 
 def _system(plan: CheckPlan) -> AbstractAsyncContextManager[System]:
-    return open_processes(plan)
+    return open_containers(plan) if plan.containers else open_processes(plan)
 
 
 async def _record(run: Run, folder: Path, audience: Audience) -> None:
     """Everything up to the final state of every node."""
-    audience.step("starting six nodes")
+    audience.step("building the image" if run.plan.containers else "starting six nodes")
     async with _system(run.plan) as system:
         try:
             await _start(run, system)
@@ -151,7 +157,7 @@ async def _work(run: Run, system: System, audience: Audience) -> None:
             rng = random.Random(f"{plan.seed}/nemesis")
             nemesis = Nemesis(system, situation, rng, recorder.now, recorder.history.faults)
             with trio.move_on_after(plan.duration_s - plan.fault_free_s):
-                await nemesis.run(plan.nemesis)
+                await nemesis.run(plan.nemesis, plan.breath_s)
                 await trio.sleep_forever()
     finally:
         run.leader = situation.leader

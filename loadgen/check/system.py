@@ -10,6 +10,7 @@ has caught up. Whoever is cancelled in the middle of a call finds the node up or
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,9 @@ import msgspec
 
 #: Whoever asks, asks again.
 ASK_TIMEOUT_S = 1.0
+
+#: What a node never writes unless it has met something that nobody foresaw.
+COMPLAINTS = (" ERROR ", "Traceback")
 
 
 class System(Protocol):
@@ -77,3 +81,20 @@ async def ask(url: str) -> dict[str, Any]:
             return told
         except (httpx.TransportError, msgspec.MsgspecError):
             return {}
+
+
+def complaints_in(folder: Path) -> list[str]:
+    """`System.complaints`, from the logs in a folder."""
+    found = []
+    for log in sorted(folder.glob("*.log")):
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+            if any(word in line for word in COMPLAINTS):
+                found.append(f"{log.stem} logged: {line}")
+    return found
+
+
+def copy_logs(here: Path, there: Path) -> None:
+    """`System.save_logs`, from the logs in a folder."""
+    there.mkdir(parents=True, exist_ok=True)
+    for log in here.glob("*.log"):
+        shutil.copyfile(log, there / log.name)

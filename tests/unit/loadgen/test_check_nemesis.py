@@ -12,7 +12,7 @@ import trio
 
 from loadgen.check.history import Fault
 from loadgen.check.nemesis import Nemesis, make_peace
-from loadgen.check.plan import KINDS
+from loadgen.check.plan import BREATH_S, KINDS
 from loadgen.check.situation import Situation, most_disturbed
 from loadgen.errors import ClusterError
 
@@ -135,7 +135,7 @@ async def under_nemesis(
     situation, faults = Situation(NAMES, QUORUM, "a"), list[Fault]()
     nemesis = Nemesis(system, situation, random.Random(seed), trio.current_time, faults)
     with trio.move_on_after(seconds):
-        await nemesis.run(kinds)
+        await nemesis.run(kinds, BREATH_S)
     return situation, faults
 
 

@@ -87,7 +87,7 @@ def test_a_cluster_that_does_nothing_even_without_faults_is_invalid() -> None:
     ("more", "verdict"),
     [
         ({"anomalies": [Anomaly("invented", "k", "detail", (0,))]}, "anomalies"),
-        ({"complaints": ["node1 logged: Traceback"]}, "anomalies"),
+        ({"complaints": ["node1 logged: Traceback"]}, "errors"),
         ({"failure": "node1 ended by itself"}, "failed"),
         ({"failure": "it ended", "anomalies": [Anomaly("invented", "k", "detail")]}, "anomalies"),
     ],
