@@ -1,5 +1,8 @@
 """The load generator: `python -m loadgen` runs the lab's experiment and writes its reports.
 
+With `--check` it records what clients see of a cluster that is being hurt, and judges it: see
+`loadgen.check`.
+
 For each write quorum in turn it makes the writes, measures what a client waits for, looks at the
 replicas twice (at the last answer, and once the background deliveries have settled), and says in
 `summary.json`, a plot and a `report.md` what was found and why.
@@ -21,6 +24,7 @@ The way of a run through the modules:
     screen       what the terminal shows meanwhile
     api          the leader's HTTP API, typed
     errors       what may go wrong, and its exit code
+    check        the other program, --check: a history under faults, recorded and judged
 
 It knows a trikv cluster by the leader's HTTP API alone and imports nothing of `trikv`, so that it
 can judge the node from outside, and drive a cluster whose followers it cannot reach.

@@ -1,7 +1,7 @@
 """The command line: exit codes, signals, and the one nursery that owns every task.
 
-    0    all writes confirmed, all replicas equal once settled
-    1    writes failed, replicas differ, or the run could not be done
+    0    all writes confirmed, all replicas equal once settled; with --check: no anomalies
+    1    writes failed, replicas differ, anomalies, an invalid run, or one that could not be done
     2    bad usage: nothing was run
     130  ended by Ctrl-C (128 + the number of any other signal)
 
@@ -19,6 +19,7 @@ from pathlib import Path
 import trio
 
 from loadgen import experiment, summary
+from loadgen.check.command import check
 from loadgen.cluster import FOLLOWERS
 from loadgen.errors import ClusterError, LoadgenError, UsageError, leaves
 from loadgen.options import Options, default_quorums, parse
@@ -89,6 +90,8 @@ async def _heed(
 
 async def _work(options: Options, screen: Screen) -> int:
     summary.prepare_folder(options.output)
+    if options.check is not None:
+        return await check(options.check, options.output, screen)
     problems: list[str] = []
     try:
         result = await _measure(options, screen, problems)

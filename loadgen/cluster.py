@@ -81,15 +81,23 @@ class LocalCluster:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node's process and where it logs."""
+    """One node's process and where it logs: behind what an earlier start of the node has logged."""
 
     name: str
     process: trio.Process
     log: Path
+    log_begins: int = 0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the process is there, paused or not."""
+        return self.process.poll() is None
 
     def log_text(self) -> str:
-        """All that the node has logged so far."""
-        return self.log.read_text(encoding="utf-8", errors="replace")
+        """All that the process has logged so far."""
+        with self.log.open("rb") as stream:
+            stream.seek(self.log_begins)
+            return stream.read().decode("utf-8", errors="replace")
 
     def log_tail(self) -> str:
         """The end of the log, set apart for an error message."""
@@ -109,10 +117,7 @@ async def local_cluster(
 
     Raises ClusterError if they do not come up, and into the block if a node ends meanwhile.
     """
-    try:
-        directory = Path(tempfile.mkdtemp(prefix=DIRECTORY_PREFIX))
-    except OSError as error:
-        raise ClusterError(f"cannot make a temporary directory ({error})") from None
+    directory = make_directory()
     nodes: list[Node] = []
     try:
         async with trio.open_nursery() as nursery:
@@ -151,18 +156,18 @@ async def _start(
 ) -> LocalCluster:
     for number in range(1, FOLLOWERS + 1):
         name = f"follower{number}"
-        nodes.append(await _spawn(directory, name, {"ROLE": "follower"}))
+        nodes.append(await spawn(directory, name, {"ROLE": "follower"}))
         nursery.start_soon(_watch, nodes[-1])
     follower_urls: list[str] = []
     for node in nodes[:]:
         on_progress(f"starting followers: {len(follower_urls)} of {FOLLOWERS} are up")
-        follower_urls.append(await _started_url(node))
+        follower_urls.append(await started_url(node))
     on_progress("starting the leader")
     settings = {"ROLE": "leader", "FOLLOWER_URLS": ",".join(follower_urls), **leader_settings}
-    leader = await _spawn(directory, "leader", settings)
+    leader = await spawn(directory, "leader", settings)
     nodes.append(leader)
     nursery.start_soon(_watch, leader)
-    leader_url = await _started_url(leader)
+    leader_url = await started_url(leader)
     on_progress("linking the followers")
     async with Leader(leader_url, timeout_s=START_TIMEOUT_S) as client:
         await wait_until_live(client, wait_s=START_TIMEOUT_S, on_wait=on_progress)
@@ -192,7 +197,8 @@ async def wait_until_live(
         await trio.sleep(POLL_S)
 
 
-async def _spawn(directory: Path, name: str, settings: dict[str, str]) -> Node:
+async def spawn(directory: Path, name: str, settings: dict[str, str]) -> Node:
+    """Start a node's process; its data and its log are in `directory`. `started_url` waits for it."""
     env = {key: value for key, value in os.environ.items() if key.upper() not in NODE_SETTINGS}
     env |= {
         "NODE_ID": name,
@@ -203,6 +209,7 @@ async def _spawn(directory: Path, name: str, settings: dict[str, str]) -> Node:
         **settings,
     }
     log = directory / f"{name}.log"
+    begins = log.stat().st_size if log.exists() else 0
     with _open_for_child(log) as stream:
         process = await trio.lowlevel.open_process(
             [sys.executable, "-m", "trikv"],
@@ -212,7 +219,7 @@ async def _spawn(directory: Path, name: str, settings: dict[str, str]) -> Node:
             stderr=stream,
             **_own_process_group(),
         )
-    return Node(name, process, log)
+    return Node(name, process, log, begins)
 
 
 def _open_for_child(log: Path) -> BinaryIO:
@@ -225,7 +232,7 @@ def _own_process_group() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-async def _started_url(node: Node) -> str:
+async def started_url(node: Node) -> str:
     """The URL in the node's `node.started` line; a node that dies first is `_watch`'s affair."""
     while True:
         started = _STARTED.search(node.log_text())
@@ -235,11 +242,24 @@ async def _started_url(node: Node) -> str:
 
 
 async def _watch(node: Node) -> None:
-    code = await node.process.wait()
-    raise ClusterError(
-        f"{node.name} of the local cluster ended by itself with exit code {code}; "
-        f"last lines of its log:{node.log_tail()}"
+    await node.process.wait()
+    raise ended_by_itself(node)
+
+
+def ended_by_itself(node: Node) -> ClusterError:
+    """What there is to say of a node that nobody had told to end."""
+    return ClusterError(
+        f"{node.name} of the local cluster ended by itself with exit code "
+        f"{node.process.returncode}; last lines of its log:{node.log_tail()}"
     )
+
+
+def make_directory() -> Path:
+    """A temporary directory for data and logs. Raises ClusterError."""
+    try:
+        return Path(tempfile.mkdtemp(prefix=DIRECTORY_PREFIX))
+    except OSError as error:
+        raise ClusterError(f"cannot make a temporary directory ({error})") from None
 
 
 async def _stop(nodes: list[Node]) -> None:

@@ -3,6 +3,9 @@
 Every bad value ends in argparse's exit code 2, with a line that names the option, shows what it
 was given, and says what was expected. What only the cluster can tell, such as whether there are
 enough followers for a quorum, is checked once it has been asked.
+
+`--check` makes it another program, with options of its own. One that belongs to the other program is
+bad usage, not ignored.
 """
 
 import argparse
@@ -12,8 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
+from loadgen.check import plan
+from loadgen.check.plan import CheckPlan
 from loadgen.cluster import FOLLOWERS
 from loadgen.results import LAB_LAG
 from loadgen.theory import UniformLag
@@ -28,21 +34,43 @@ MAX_WRITES = 100_000
 MAX_CONCURRENCY = 1_000
 MAX_KEYS = 100_000
 MAX_WAIT_S = 3_600
+MAX_DURATION_S = 86_400
+# So many at least, for a phase without faults and a few faults.
+MIN_DURATION_S = 10
+MAX_CLIENTS = 100
+
+DEFAULT_WRITES = 100
+DEFAULT_CONCURRENCY = 10
+DEFAULT_KEYS = 10
+DEFAULT_WAIT_S = 30
+
+#: What only one of the two programs takes.
+EXPERIMENT_ONLY = ("quorums", "writes", "concurrency", "quick", "leader", "wait")
+CHECK_ONLY = ("duration", "nemesis", "clients", "quorum", "containers")
 
 EPILOG = """\
-exit codes: 0 all well; 1 writes failed, replicas differ, or the run could not be done;
-2 bad usage, nothing was run; 130 ended by Ctrl-C.
+exit codes: 0 all well; 1 writes failed, replicas differ, or the run could not be done (with
+--check: anomalies, or a run that says too little); 2 bad usage, nothing was run; 130 ended by
+Ctrl-C.
 
 examples:
   python -m loadgen                          the lab's experiment, on a cluster of its own
   python -m loadgen --quick                  the same in seconds, with a small lag
   python -m loadgen --leader http://127.0.0.1:8000 --quorums 1,3,5 --lag 10-200
+  python -m loadgen --check                  a history under kills, pauses, takeovers, judged
+  python -m loadgen --check --quorum 0 --lag 0-500 --nemesis takeover      writes get lost: see how
 """
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command line, checked. `quorums` is None where the cluster decides."""
+    """The command line, checked. `quorums` is None where the cluster decides.
+
+    With `check`, only that and `output` count.
+    """
 
     leader_url: str | None
     quorums: tuple[int, ...] | None
@@ -53,6 +81,7 @@ class Options:
     seed: int
     output: Path
     wait_s: float
+    check: CheckPlan | None = None
 
 
 def default_quorums(followers: int) -> tuple[int, ...]:
@@ -64,23 +93,50 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     """Check the command line. Raises SystemExit(2) with usage and reason on bad usage."""
     parser = _parser()
     given = parser.parse_args(arguments)
+    foreign = EXPERIMENT_ONLY if given.check else CHECK_ONLY
+    for name in foreign:
+        value = getattr(given, name)
+        if value is not None and value is not False:  # 0 was given
+            where = "without" if given.check else "with"
+            parser.error(f"argument --{name}: expected only {where} --check")
     if given.leader is None and given.quorums and max(given.quorums) > FOLLOWERS:
         parser.error(
             f"argument --quorums: {max(given.quorums)} cannot be met by {FOLLOWERS} followers: "
             f"expected quorums from 1 to {FOLLOWERS}"
         )
     lag = given.lag or (QUICK_LAG if given.quick else LAB_LAG)
+    seed = secrets.randbelow(2**31) if given.seed is None else given.seed
     return Options(
         leader_url=given.leader,
         quorums=given.quorums,
-        writes=given.writes,
-        concurrency=given.concurrency,
-        keys=given.keys,
+        writes=_or(given.writes, DEFAULT_WRITES),
+        concurrency=_or(given.concurrency, DEFAULT_CONCURRENCY),
+        keys=_or(given.keys, DEFAULT_KEYS),
         lag=lag,
-        seed=secrets.randbelow(2**31) if given.seed is None else given.seed,
+        seed=seed,
         output=given.output,
-        wait_s=given.wait,
+        wait_s=_or(given.wait, DEFAULT_WAIT_S),
+        check=_check_plan(given, seed) if given.check else None,
     )
+
+
+def _check_plan(given: argparse.Namespace, seed: int) -> CheckPlan:
+    usual_s = plan.DEFAULT_CONTAINERS_DURATION_S if given.containers else plan.DEFAULT_DURATION_S
+    return CheckPlan(
+        duration_s=_or(given.duration, usual_s),
+        nemesis=_or(given.nemesis, plan.KINDS),
+        clients=_or(given.clients, plan.DEFAULT_CLIENTS),
+        keys=_or(given.keys, plan.DEFAULT_KEYS),
+        quorum=_or(given.quorum, plan.DEFAULT_QUORUM),
+        lag=_or(given.lag, plan.DEFAULT_LAG),
+        seed=seed,
+        containers=given.containers,
+    )
+
+
+def _or(given: T | None, default: T) -> T:
+    """What was given; the default if nothing was."""
+    return default if given is None else given
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_experiment(parser)
     _add_cluster(parser)
+    _add_check(parser)
     parser.add_argument("--version", action="version", version=f"trikv loadgen {_version()}")
     return parser
 
@@ -115,45 +172,44 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
         "--writes",
         metavar="N",
         type=whole(1, MAX_WRITES),
-        default=100,
-        help="writes per quorum (default: %(default)s)",
+        help=f"writes per quorum (default: {DEFAULT_WRITES})",
     )
     add(
         "--concurrency",
         metavar="N",
         type=whole(1, MAX_CONCURRENCY),
-        default=10,
-        help="writes at a time (default: %(default)s)",
+        help=f"writes at a time (default: {DEFAULT_CONCURRENCY})",
     )
     add(
         "--keys",
         metavar="N",
         type=whole(1, MAX_KEYS),
-        default=10,
-        help="keys that the writes are dealt out to (default: %(default)s)",
+        help="keys that the writes are dealt out to; with --check, keys in use at a time "
+        f"(default: {DEFAULT_KEYS})",
     )
     add(
         "--lag",
         metavar="MIN-MAX",
         type=lag_range,
         help="simulated lag of each delivery in milliseconds, drawn uniformly between the two, "
-        "e.g. 0-1000; one number for a fixed lag (default: 0-1000, with --quick 0-50)",
+        "e.g. 0-1000; one number for a fixed lag (default: 0-1000, with --quick 0-50, with "
+        "--check 0-20)",
     )
     add("--quick", action="store_true", help="a small lag, so that it is done in seconds")
     add(
         "--seed",
         metavar="N",
         type=whole(0, MAX_SEED),
-        help="seed of the order of the keys and, on a cluster of its own, of the lags (default: "
-        "drawn, and shown)",
+        help="seed of the order of the keys and, on a cluster of its own, of the lags; with --check, "
+        "of what the clients and the nemesis do (default: drawn, and shown)",
     )
     add(
         "--output",
         metavar="DIR",
         type=Path,
         default=Path("reports"),
-        help="folder for summary.json, report.md, writes.csv and quorum_vs_latency.png "
-        "(default: %(default)s)",
+        help="folder for summary.json, report.md, writes.csv and quorum_vs_latency.png, or for "
+        "history.json, history.png, check.md and the nodes' logs (default: %(default)s)",
     )
 
 
@@ -171,9 +227,51 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         "--wait",
         metavar="SECONDS",
         type=whole(0, MAX_WAIT_S),
-        default=30,
         help="with --leader: how long to wait for it to answer and to reach all its followers "
-        "(default: %(default)s)",
+        f"(default: {DEFAULT_WAIT_S})",
+    )
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group(
+        "checking a history",
+        "Clients read and write while a nemesis kills, pauses, cuts off and empties nodes of a\n"
+        "cluster of their own; then all that they were told is checked. The run is invalid if a\n"
+        f"fault was met fewer than {plan.LEAST_FAULTS} times, or less than {plan.LEAST_RATE:.0%} of "
+        "the fault-free rate was left.",
+    ).add_argument
+    add("--check", action="store_true", help="record a history and check it")
+    add(
+        "--duration",
+        metavar="SECONDS",
+        type=whole(MIN_DURATION_S, MAX_DURATION_S),
+        help=f"of the clients' work, its first {plan.FAULT_FREE_S:.0f} s without faults (default: "
+        f"{plan.DEFAULT_DURATION_S}, with --containers {plan.DEFAULT_CONTAINERS_DURATION_S})",
+    )
+    add(
+        "--nemesis",
+        metavar="LIST",
+        type=nemesis_list,
+        help=f"faults to use, or none (default: {','.join(plan.KINDS)})",
+    )
+    add(
+        "--clients",
+        metavar="N",
+        type=whole(1, MAX_CLIENTS),
+        help=f"clients, each with one request at a time (default: {plan.DEFAULT_CLIENTS})",
+    )
+    add(
+        "--quorum",
+        metavar="N",
+        type=whole(0, FOLLOWERS),
+        help="write quorum; with 0 nothing is promised, and much is lost (default: "
+        f"{plan.DEFAULT_QUORUM})",
+    )
+    add(
+        "--containers",
+        action="store_true",
+        help="on the containers of docker/compose.yml instead of processes; needs docker compose, "
+        "and a checkout",
     )
 
 
@@ -212,6 +310,19 @@ def quorum_list(text: str) -> tuple[int, ...]:
     if len(set(found)) != len(found):
         raise argparse.ArgumentTypeError(expected)
     return tuple(found)
+
+
+def nemesis_list(text: str) -> tuple[str, ...]:
+    """`kill,pause`, each kind once; `none` or nothing for no faults."""
+    kinds = [part.strip() for part in text.split(",")]
+    if kinds in (["none"], [""]):
+        return ()
+    if not set(kinds) <= set(plan.KINDS) or len(set(kinds)) < len(kinds):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected faults like kill,pause, each of {', '.join(plan.KINDS)} and given "
+            "once, or none"
+        )
+    return tuple(kind for kind in plan.KINDS if kind in kinds)
 
 
 def lag_range(text: str) -> UniformLag:

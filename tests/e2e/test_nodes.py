@@ -188,6 +188,18 @@ def test_a_client_that_does_not_read_and_an_idle_one_do_not_hold_up_a_stop(tmp_p
             assert nodes.leader.stop() == 0
 
 
+def test_clients_that_hang_up_in_the_middle_of_a_request_are_no_errors(tmp_path: Path) -> None:
+    put = b"PUT /kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n"
+    with open_nodes(tmp_path, followers=1, write_quorum=1, MAX_DELAY_MS="100") as nodes:
+        for sent in (b"PUT /kv", put, put + b'{"val', put + b'{"value": 1}'):
+            for waits_s in (0, 0.02):
+                with socket.create_connection(nodes.leader.address) as client:
+                    client.sendall(sent)
+                    time.sleep(waits_s)
+        assert nodes.leader.put("b", 1).status_code == 200
+        # `open_nodes` looks into the logs.
+
+
 def test_a_bad_start_says_what_is_wrong_and_exits_2(tmp_path: Path) -> None:
     with open_nodes(tmp_path, followers=1, write_quorum=1) as nodes:
         follower = nodes.followers[0]

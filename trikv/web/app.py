@@ -11,8 +11,10 @@ Rules
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
-from hypercorn.typing import Framework, HTTPScope, WebsocketScope
+from hypercorn.typing import ASGISendCallable, Framework, HTTPScope, WebsocketScope
 from quart import Quart, Response, has_request_context, request, websocket
 from quart.wrappers.base import BaseRequestWebsocket
 from quart_trio import QuartTrio
@@ -107,6 +109,12 @@ class _Connection(TrioASGIHTTPConnection):
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
         super().__init__(app, {**scope, "path": _shown_path(scope["raw_path"])})
 
+    async def _send_response(self, send: ASGISendCallable, response: Any) -> None:
+        # If the client has hung up, this task is cancelled and ends here. Some versions of Quart would
+        # raise an error instead, as if somebody had to know.
+        await trio.lowlevel.checkpoint()
+        await super()._send_response(send, response)
+
 
 class _WebSocket(TrioASGIWebsocketConnection):
     """The same of a WebSocket, which no route takes."""
@@ -137,10 +145,15 @@ async def _read_body(most: int) -> bytes:
         raise refusal
     body = bytearray()
     with trio.move_on_after(BODY_TIMEOUT_S) as patience:
-        async for chunk in request.body:
-            body += chunk
-            if len(body) > most:
-                raise refusal
+        try:
+            async for chunk in request.body:
+                body += chunk
+                if len(body) > most:
+                    raise refusal
+        except Exception:
+            # A client that hung up: some versions of Quart say so, beside cancelling this task.
+            await trio.lowlevel.checkpoint()
+            raise
     if patience.cancelled_caught:
         raise RequestTimeout(f"the body was not complete after {BODY_TIMEOUT_S:g} s")
     return bytes(body)

@@ -139,3 +139,60 @@ def test_help_names_every_option_and_the_exit_codes(capsys: pytest.CaptureFixtur
         assert option in text
     assert "exit codes: 0 all well; 1" in text
     assert max(len(line) for line in text.splitlines()) <= 100
+
+
+def test_a_check_has_defaults_that_meet_every_fault() -> None:
+    check = options.parse(["--check"]).check
+    assert check is not None
+    assert check.nemesis == ("kill", "pause", "partition", "takeover", "wipe")
+    assert (check.duration_s, check.clients, check.keys, check.quorum) == (120, 8, 10, 3)
+    assert check.lag == UniformLag(0, 20)
+    assert not check.containers
+    assert options.parse([]).check is None
+
+
+def test_a_check_takes_its_options() -> None:
+    arguments = "--check --duration 60 --nemesis wipe,kill --clients 3 --keys 5 --quorum 0"
+    arguments += " --lag 5 --seed 9 --output there --containers"
+    given = options.parse(arguments.split(" "))
+    check = given.check
+    assert check is not None
+    assert check.nemesis == ("kill", "wipe")
+    assert (check.duration_s, check.clients, check.keys, check.quorum) == (60, 3, 5, 0)
+    assert (check.lag, check.seed, check.containers) == (UniformLag(5, 5), 9, True)
+    assert given.output == Path("there")
+
+
+@pytest.mark.parametrize("text", ["none", ""])
+def test_a_check_may_leave_the_cluster_alone(text: str) -> None:
+    check = options.parse(["--check", "--nemesis", text]).check
+    assert check is not None
+    assert check.nemesis == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expectation"),
+    [
+        ("--check --duration 9", "--duration: '9': expected a whole number from 10 to 86400"),
+        ("--check --clients 0", "--clients: '0': expected a whole number from 1 to 100"),
+        ("--check --quorum 6", "--quorum: '6': expected a whole number from 0 to 5"),
+        ("--check --nemesis kill,fire", "--nemesis: 'kill,fire': expected faults like kill,pause"),
+        ("--check --nemesis kill,kill", "given once"),
+        ("--check --nemesis kill,none", "each of kill, pause, partition, takeover, wipe"),
+        ("--check --leader http://x:1", "--leader: expected only without --check"),
+        ("--check --writes 5", "--writes: expected only without --check"),
+        ("--check --quick", "--quick: expected only without --check"),
+        ("--check --wait 0", "--wait: expected only without --check"),
+        ("--duration 60", "--duration: expected only with --check"),
+        ("--nemesis none", "--nemesis: expected only with --check"),
+        ("--quorum 0", "--quorum: expected only with --check"),
+        ("--containers", "--containers: expected only with --check"),
+    ],
+)
+def test_an_option_of_the_other_program_is_bad_usage(
+    arguments: str, expectation: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        options.parse(arguments.split(" "))
+    assert caught.value.code == 2
+    assert expectation in capsys.readouterr().err
