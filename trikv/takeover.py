@@ -125,6 +125,7 @@ class Takeover:
                 break
             except PeerFailed as failure:  # it has promised, and must speak: hear it again
                 self._forget(failure)
+                await trio.sleep(RETRY_S * self._rng.uniform(0.5, 1.0))
         return await self._lead(candidate, configuration, members, speakers is not None)
 
     # -- promises -----------------------------------------------------------------------------------

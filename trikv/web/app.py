@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 import trio
-from hypercorn.typing import ASGISendCallable, Framework, HTTPScope, WebsocketScope
-from quart import Quart, Response, has_request_context, request, websocket
+from hypercorn.typing import ASGISendCallable, Framework, HTTPScope
+from quart import Quart, Response, request
 from quart.wrappers.base import BaseRequestWebsocket
 from quart_trio import QuartTrio
-from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
+from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, MapAdapter
 
@@ -51,7 +51,6 @@ def create_app(node: Node) -> Framework:
     """The ASGI app of one node."""
     app = _App("trikv", static_folder=None)
     app.asgi_http_class = _Connection
-    app.asgi_websocket_class = _WebSocket
     app.config["MAX_CONTENT_LENGTH"] = max(r.max_body_bytes(node.config) for r in ROUTES)
     app.url_map.merge_slashes = False  # /kv//a and /kv/a are two keys
     app.url_map.converters["rest"] = _RestOfPath
@@ -116,13 +115,6 @@ class _Connection(TrioASGIHTTPConnection):
         await super()._send_response(send, response)
 
 
-class _WebSocket(TrioASGIWebsocketConnection):
-    """The same of a WebSocket, which no route takes."""
-
-    def __init__(self, app: QuartTrio, scope: WebsocketScope) -> None:
-        super().__init__(app, {**scope, "path": _shown_path(scope["raw_path"])})
-
-
 def _shown_path(target: bytes) -> str:
     path = _path(target).decode("ascii", "replace")
     if path.startswith("//"):  # Werkzeug drops slashes there, and //kv/a is not /kv/a
@@ -169,10 +161,7 @@ async def _refuse(error: TrikvError) -> Response:
 
 async def _refuse_http(error: HTTPException) -> Response:
     """What Quart itself refuses, in our words."""
-    # A WebSocket that nobody offers ends up here, too.
-    method, path = (
-        (request.method, request.path) if has_request_context() else ("GET", websocket.path)
-    )
+    method, path = request.method, request.path
     refusal: TrikvError
     match error.code:
         case 404:

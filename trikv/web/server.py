@@ -15,9 +15,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
 
+import h11
 import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Event, Updated
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import (
@@ -65,6 +67,28 @@ async def listen(config: Config) -> tuple[list[trio.SocketListener], int]:
     return listeners, cast(int, listeners[0].socket.getsockname()[1])
 
 
+class _Http11(H11Protocol):
+    """HTTP/1.1 and nothing else: an offer to go on with WebSocket or HTTP/2 is passed over.
+
+    Hypercorn's patience with those has no end: it never answers half of a WebSocket's handshake, and
+    keeps an idle HTTP/2 connection for ever.
+    """
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        pass
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        kept = [(name, value) for name, value in request.headers if name != b"upgrade"]
+        await super()._create_stream(
+            h11.Request(
+                method=request.method,
+                target=request.target,
+                headers=kept,
+                http_version=request.http_version,
+            )
+        )
+
+
 class _Connection(TCPServer):
     """Hypercorn's protocol on one connection, which ends when its client has gone.
 
@@ -74,6 +98,18 @@ class _Connection(TCPServer):
     _gone = False
 
     async def _read_data(self) -> None:
+        its = self.protocol.protocol
+        self.protocol.protocol = _Http11(
+            its.app,
+            its.config,
+            its.context,
+            its.task_group,
+            its.connection_state,
+            its.ssl,
+            its.client,
+            its.server,
+            its.send,
+        )
         await super()._read_data()
         self._gone = True
         await self.idle_task.stop()
