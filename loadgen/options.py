@@ -193,7 +193,7 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
         type=lag_range,
         help="simulated lag of each delivery in milliseconds, drawn uniformly between the two, "
         "e.g. 0-1000; one number for a fixed lag (default: 0-1000, with --quick 0-50, with "
-        "--check 0-20)",
+        "--check 0-50)",
     )
     add("--quick", action="store_true", help="a small lag, so that it is done in seconds")
     add(

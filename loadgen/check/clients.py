@@ -5,7 +5,8 @@ puts, deletes and batches, each with and without preconditions; reads of every k
 
 *Whom.* A client thinks of one node as the leader. It believes a `not_leader` that names another, and
 tries any other node when it gets no answer or is told `not_ready`. Now and then it asks a node at random
-what only a leader should do: an old leader must not be trusted merely because nobody asks it.
+what only a leader should do, or the one that it took for the leader before: an old leader must not be
+trusted merely because nobody asks it.
 
 *What it remembers.* The versions that it has seen of each key, for preconditions, and its *session*: the
 greatest version that it was confirmed or read linearizably. Reads with `min_version` ask for that.
@@ -46,7 +47,8 @@ THINK_S = 0.04
 #: Before a client asks again that got no answer.
 SULK_S = 0.05
 
-ANY_NODE = 0.08
+ANY_NODE = 0.05
+FORMER_LEADER = 0.03
 OLD_KEY = 0.08
 #: A write whose client hangs up early has an unknown outcome.
 IMPATIENT = 0.03
@@ -102,6 +104,7 @@ class Client:
         self._now = now
         self._mix = {k: n for k, n in MIX.items() if linearizable or k != "read_linearizable"}
         self.leader = nodes[0]
+        self.former_leader = self._confirmed_by = nodes[0]
         self.session: str | None = None
         self._seen: dict[str, list[str]] = {}
         self._written = 0
@@ -111,14 +114,18 @@ class Client:
         while self._now() < until_s:
             await trio.sleep(self._rng.expovariate(1 / THINK_S))
             (what,) = self._rng.choices(list(self._mix), list(self._mix.values()))
-            node = self._rng.choice(self._nodes)
-            if what in MUST_LEAD and self._rng.random() >= ANY_NODE:
-                node = self.leader
+            node = self._whom(what)
             told = await self._ask(what, node)
             if told is not None:
                 self._remember(told.call)
             if what in MUST_LEAD and node == self.leader:
                 await self._look_for_the_leader(told)
+
+    def _whom(self, what: str) -> str:
+        lot = self._rng.random() if what in MUST_LEAD else 0.0
+        if lot < ANY_NODE:
+            return self._rng.choice(self._nodes)
+        return self.former_leader if lot < ANY_NODE + FORMER_LEADER else self.leader
 
     async def _ask(self, what: str, node: str) -> Told | None:
         if what.startswith("batch"):
@@ -193,6 +200,8 @@ class Client:
 
     async def _look_for_the_leader(self, told: Told | None) -> None:
         """After an answer of the node that we took for the leader, or the lack of one."""
+        if told is not None and told.call.ok and self._confirmed_by != self.leader:
+            self.former_leader, self._confirmed_by = self._confirmed_by, self.leader
         others = [node for node in self._nodes if node != self.leader]
         if told is not None and told.call.code == "not_leader":
             named = (told.body.get("leader") or {}).get("node_id")

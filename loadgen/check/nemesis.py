@@ -170,33 +170,62 @@ class Nemesis:
 
     async def _take_over(self, victims: tuple[str, ...]) -> None:
         (heir,), old = victims, self.situation.leader
-        how = self._rng.choice(("dead", "paused", "alive"))
-        async with self._disturbed(old):
+        how = self._rng.choice(("dead", "dead", "paused", "alive"))
+        companions = self.situation.companions(heir, self._rng) if how == "dead" else ()
+        async with self._disturbed(old, *companions):
             async with self._fault(f"old leader, {how}", old):
-                async with self._disturbed(heir):
-                    async with self._fault("takeover", heir):
-                        if how == "dead":
-                            await self.system.kill(old)
-                        elif how == "paused":
-                            await self.system.pause(old)
-                        await self.system.kill(heir)
-                        self.situation.leader = heir
-                        self._reign.ended = self._now()
-                        await self._start(heir)
-                        self._reign = self._begin("leads", heir)
-                        await self._until_back(heir)
                 if how == "paused":
+                    await self.system.pause(old)
+                elif how == "dead":
+                    await self._kill_at_once(old, *companions)
+                async with self._disturbed(heir), self._fault("takeover", heir):
+                    await self._crown(heir)
+                    if companions:
+                        await self._bring_back(companions)
+                    await self._until_back(heir)
+                if how == "paused":
+                    await self._sleep(
+                        BESIDE_S
+                    )  # its successor confirms, and it has heard of nothing
                     await self.system.resume(old)
                 if how != "dead":
                     await self._sleep(BESIDE_S)
                     await self.system.kill(old)
                 await self._start(old)
-            await self._until_back(old)
+            for name in (old, *companions):
+                await self._until_back(name)
+
+    async def _kill_at_once(self, *names: str) -> None:
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(self.system.kill, name)
+
+    async def _crown(self, heir: str) -> None:
+        """Start a follower as the leader."""
+        await self.system.kill(heir)
+        self.situation.leader = heir
+        self._reign.ended = self._now()
+        await self._start(heir)
+        self._reign = self._begin("leads", heir)
+
+    async def _bring_back(self, companions: tuple[str, ...]) -> None:
+        """Start those that died with the old leader, once the new one leads without them."""
+        async with self._fault("with the leader", *companions):
+            await self._until_it_leads(self.situation.leader)
+            async with trio.open_nursery() as nursery:
+                for name in companions:
+                    nursery.start_soon(self._start, name)
 
     # -- putting right ------------------------------------------------------------------------------
 
     async def _start(self, name: str) -> None:
         await self.system.start(name, leads=name == self.situation.leader)
+
+    async def _until_it_leads(self, name: str) -> None:
+        while True:
+            if (await self.system.ask(name, "/health")).get("leads"):
+                return
+            await trio.sleep(POLL_S)
 
     async def _until_back(self, name: str) -> None:
         """Until a node is what it should be, however long that takes.

@@ -43,12 +43,13 @@ AREAS = dict(zip(ANSWERS, ("#0072B2", "#56B4E9", "#D5D5D5", "#E69F00"), strict=T
 #: Of bands.
 FAULTS = {
     "kill": "#333333",
+    "with the leader": "#777777",
     "pause": "#F0E442",
     "partition": "#CC79A7",
     "takeover": "#009E73",
     "old leader": "#A6DCCB",
     "wipe": "#8C510A",
-    "restart": "#888888",
+    "restart": "#BBBBBB",
 }
 LEADS = "leads"
 

@@ -36,7 +36,7 @@ DEFAULT_CONTAINERS_DURATION_S = 240
 DEFAULT_CLIENTS = 8
 DEFAULT_KEYS = 10
 # Long enough that a crash finds records on their way, short beside the time between faults.
-DEFAULT_LAG = UniformLag(0, 20)
+DEFAULT_LAG = UniformLag(0, 50)
 
 # Short, so that much can happen to a cluster in little time; still long beside a request on loopback.
 REQUEST_TIMEOUT_S = 1.0

@@ -11,6 +11,9 @@ there. So:
 
 With quorum 0 nothing is promised, and everything here can lose confirmed writes.
 
+Now and then a leader dies together with k - 1 followers, so that a takeover hears N - k nodes and no
+more: the fewest that must know of every confirmed write.
+
 Now and then a partition leaves the leader with one follower too few: writes are then refused, or have an
 unknown outcome. No disk is lost by that.
 """
@@ -26,6 +29,12 @@ MOST_DISTURBED = 2
 
 #: How often a partition leaves the leader with too few followers, if nothing else is going on.
 TOO_MANY_CUT = 0.2
+
+#: How often a leader that dies takes as many with it as it may, if nothing else is going on.
+DIES_WITH_OTHERS = 0.8
+
+#: How often a takeover, each time that it may begin, waits for all to be in order.
+PATIENT = 0.95
 
 #: How often the leader is chosen, of all nodes that may be.
 LEADER_SHARE = 1 / 3
@@ -66,6 +75,8 @@ class Situation:
             count = rng.randint(1, min(self.room, len(followers)))
             return tuple(rng.sample(followers, count)) if leader_is_free else ()
         if kind == "takeover":
+            if self.disturbed and rng.random() < PATIENT:
+                return ()
             heirs = [name for name in followers if name not in self.new]
             return (rng.choice(heirs),) if leader_is_free and heirs else ()
         if kind == "wipe" and self.new:
@@ -73,6 +84,13 @@ class Situation:
         if leader_is_free and rng.random() < LEADER_SHARE:
             return (self.leader,)
         return (rng.choice(followers),)
+
+    def companions(self, heir: str, rng: random.Random) -> tuple[str, ...]:
+        """Who dies together with a leader; asked before the takeover disturbs anybody."""
+        if self.disturbed or self.new or self.quorum < 2 or rng.random() >= DIES_WITH_OTHERS:
+            return ()
+        others = [name for name in self.names if name not in (heir, self.leader)]
+        return tuple(rng.sample(others, self.quorum - 1))
 
 
 def rounds(kinds: Sequence[str], rng: random.Random) -> Iterator[str]:

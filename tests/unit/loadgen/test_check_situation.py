@@ -77,3 +77,18 @@ def test_nothing_is_done_while_the_leader_and_another_are_disturbed() -> None:
 
 def test_no_kinds_are_no_rounds() -> None:
     assert list(rounds((), random.Random(1))) == []
+
+
+def test_a_leader_dies_with_so_many_that_just_enough_are_left_to_take_over() -> None:
+    rng, now = random.Random(1), situation()
+    found = [now.companions("b", rng) for _ in range(100)]
+    assert {len(companions) for companions in found} == {0, 2}
+    assert {name for companions in found for name in companions} == {"c", "d", "e", "f"}
+    assert situation(1).companions("b", rng) == ()
+
+
+@pytest.mark.parametrize("state", ["disturbed", "new"])
+def test_a_leader_dies_alone_while_another_node_is_out_of_order(state: str) -> None:
+    now = situation()
+    getattr(now, state).add("f")
+    assert {now.companions("b", random.Random(seed)) for seed in range(50)} == {()}
