@@ -12,7 +12,8 @@ trusted merely because nobody asks it.
 greatest version that it was confirmed or read linearizably. Reads with `min_version` ask for that.
 
 *Which keys.* A few at a time, each of which gives way to a new one after a while: the history of one key
-stays short, and old keys must stay as they are through all that comes.
+stays short, and old keys must stay as they are through all that comes. Half of them are never deleted:
+a delete of unknown outcome explains every absence from then on.
 """
 
 from __future__ import annotations
@@ -50,10 +51,14 @@ SULK_S = 0.05
 ANY_NODE = 0.05
 FORMER_LEADER = 0.03
 OLD_KEY = 0.08
+#: How long a client waits; then it asks somebody else, while a leader that is asleep has its question.
+PATIENCE_S = (0.5, ANSWER_TIMEOUT_S)
 #: A write whose client hangs up early has an unknown outcome.
 IMPATIENT = 0.03
 IMPATIENCE_S = (0.001, 0.1)
 LINEARIZABLE_AND_MIN_VERSION = 0.2
+
+BATCH_DELETES = 0.3
 
 REMEMBERED_VERSIONS = 4
 #: Every so often one key gives way to a new one.
@@ -72,10 +77,16 @@ class Keys:
         turns = int(now_s / ROTATE_S + place) // self._count
         return f"{self.prefix}{place}/{max(0, turns - age)}"
 
-    def some(self, rng: random.Random, now_s: float, count: int = 1) -> list[str]:
-        """Different ones, or all if there are no more."""
-        places = rng.sample(range(self._count), min(count, self._count))
-        return [self.at(place, now_s) for place in places]
+    def some(
+        self, rng: random.Random, now_s: float, count: int = 1, *, deletable: bool = False
+    ) -> list[str]:
+        """Different ones, or all if there are no more; perhaps only such as may be deleted."""
+        places = range(0, self._count, 2 if deletable else 1)
+        return [self.at(place, now_s) for place in rng.sample(places, min(count, len(places)))]
+
+    def may_be_deleted(self, key: str) -> bool:
+        """Those of every other place may."""
+        return int(key.removeprefix(self.prefix).partition("/")[0]) % 2 == 0
 
     def old(self, rng: random.Random, now_s: float) -> str:
         """One that is not in use any more, if there is one."""
@@ -135,7 +146,7 @@ class Client:
             if self.session is None:
                 return None
             return await self._connection.list_keys(node, self._keys.prefix, self.session)
-        (key,) = self._keys.some(self._rng, self._now())
+        (key,) = self._keys.some(self._rng, self._now(), deletable=what == "delete")
         if what.startswith("read"):
             return await self._read(what, node, key)
         if what == "delete":
@@ -152,11 +163,14 @@ class Client:
         if linearizable and self._rng.random() < LINEARIZABLE_AND_MIN_VERSION:
             min_version = self.session
         return await self._connection.read(
-            node, key, linearizable=linearizable, min_version=min_version
+            node, key, self._patience_s(), linearizable=linearizable, min_version=min_version
         )
 
     async def _batch(self, node: str, keys: list[str], *, conditional: bool) -> Told | None:
-        writes = {key: None if self._rng.random() < 0.2 else self._value() for key in keys}
+        writes: dict[str, Any] = {}
+        for key in keys:
+            is_delete = self._keys.may_be_deleted(key) and self._rng.random() < BATCH_DELETES
+            writes[key] = None if is_delete else self._value()
         expected: dict[str, str | None] = {}
         if conditional:
             key = self._rng.choice(keys)
@@ -183,7 +197,7 @@ class Client:
     def _patience_s(self) -> float:
         if self._rng.random() < IMPATIENT:
             return self._rng.uniform(*IMPATIENCE_S)
-        return ANSWER_TIMEOUT_S
+        return self._rng.uniform(*PATIENCE_S)
 
     def _remember(self, call: Call) -> None:
         versions = {key: one.version for key, one in call.shown.items()}

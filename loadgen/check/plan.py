@@ -31,7 +31,7 @@ LEAST_RATE = 0.2
 DEFAULT_QUORUM = 3
 
 # Enough for ten faults of each kind on a machine of two cores, and some to spare.
-DEFAULT_DURATION_S = 120
+DEFAULT_DURATION_S = 150
 DEFAULT_CONTAINERS_DURATION_S = 240
 DEFAULT_CLIENTS = 8
 DEFAULT_KEYS = 10

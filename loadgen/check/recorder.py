@@ -26,7 +26,8 @@ import trio
 from loadgen.check.history import ABSENT, Call, History, Shown
 
 CONNECT_TIMEOUT_S = 0.5
-#: Longer than a node's own patience, so that mostly it is the node that says what happened.
+#: The most that a client waits. Longer than a node's own patience, so that it may be the node that says
+#: what happened.
 ANSWER_TIMEOUT_S = 3.0
 #: What a read asks a node to wait at most for what it wants.
 READ_TIMEOUT_MS = 1000
@@ -133,7 +134,13 @@ class Connection:
         return await self._ask(call, "POST", "/batch", patience_s, body)
 
     async def read(
-        self, node: str, key: str, *, linearizable: bool = False, min_version: str | None = None
+        self,
+        node: str,
+        key: str,
+        patience_s: float,
+        *,
+        linearizable: bool = False,
+        min_version: str | None = None,
     ) -> Told | None:
         """`GET` of a key."""
         asked: dict[str, Any] = {"timeout_ms": READ_TIMEOUT_MS}
@@ -143,7 +150,7 @@ class Connection:
             asked["min_version"] = min_version
         call = self._call(node, "read", linearizable=linearizable, min_version=min_version)
         path = f"{_path(key)}?{urlencode(asked)}"
-        return await self._ask(call, "GET", path, ANSWER_TIMEOUT_S, key=key)
+        return await self._ask(call, "GET", path, patience_s, key=key)
 
     async def list_keys(self, node: str, prefix: str, min_version: str) -> Told | None:
         """All keys with a prefix. Every page is as new as `min_version`, and so is the whole."""

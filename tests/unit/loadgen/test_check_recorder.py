@@ -154,15 +154,15 @@ async def test_a_client_that_hangs_up_or_is_cancelled_leaves_an_unknown_call(
 
 async def test_a_read_shows_value_and_version_or_that_there_is_nothing() -> None:
     desk = Desk(answer(key="a", value=[1], version=V1))
-    await desk.connection.read("n2", "a", linearizable=True, min_version=V1)
+    await desk.connection.read("n2", "a", 3, linearizable=True, min_version=V1)
     assert desk.asked[0].url.params["consistency"] == "linearizable"
     assert desk.asked[0].url.params["min_version"] == V1
     assert (desk.call.shown, desk.call.linearizable) == ({"a": Shown([1], V1)}, True)
     desk = Desk(problem(404, "not_found", key="a"))
-    await desk.connection.read("n2", "a")
+    await desk.connection.read("n2", "a", 3)
     assert desk.call.shown == {"a": ABSENT}
     desk = Desk(problem(504, "read_timeout"))
-    await desk.connection.read("n2", "a", min_version=V1)
+    await desk.connection.read("n2", "a", 3, min_version=V1)
     assert desk.call.shown == {}
 
 
@@ -203,6 +203,15 @@ def test_keys_give_way_one_after_the_other_and_old_ones_are_known() -> None:
     ]
     assert keys.at(0, 30.1, age=1) == "p/0/0"
     assert keys.at(0, 30.1, age=5) == "p/0/0"
+
+
+def test_every_other_key_is_never_deleted() -> None:
+    keys, rng = Keys("p/", 5), random.Random(1)
+    found = {key for _ in range(100) for key in keys.some(rng, 0.0, 2, deletable=True)}
+    assert found == {"p/0/0", "p/2/0", "p/4/0"}
+    assert all(keys.may_be_deleted(key) for key in found)
+    assert not keys.may_be_deleted("p/3/12")
+    assert Keys("p/", 1).some(rng, 0.0, 3) == ["p/0/0"]
 
 
 async def test_a_client_finds_the_leader_and_remembers_its_session(

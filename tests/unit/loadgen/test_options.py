@@ -145,7 +145,7 @@ def test_a_check_has_defaults_that_meet_every_fault() -> None:
     check = options.parse(["--check"]).check
     assert check is not None
     assert check.nemesis == ("kill", "pause", "partition", "takeover", "wipe")
-    assert (check.duration_s, check.clients, check.keys, check.quorum) == (120, 8, 10, 3)
+    assert (check.duration_s, check.clients, check.keys, check.quorum) == (150, 8, 10, 3)
     assert check.lag == UniformLag(0, 50)
     assert not check.containers
     assert options.parse([]).check is None
