@@ -85,7 +85,7 @@ class Call(msgspec.Struct, omit_defaults=True):
 
     def take(self, status: int, body: Mapping[str, Any], at: float) -> None:
         """Note what an answer says: its status, its decoded body, and when it came."""
-        self.status, self.code, self.answered = status, body.get("code", ""), at
+        self.status, self.code, self.answered = status, str(body.get("code", "")), at
         if self.kind == "write" and (status == 200 or self.code in UNKNOWN_CODES):
             self.version = body.get("version")
         elif self.code == "version_conflict":

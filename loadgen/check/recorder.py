@@ -23,7 +23,7 @@ import httpx
 import msgspec
 import trio
 
-from loadgen.check.history import ABSENT, Call, History, Shown
+from loadgen.check.history import Call, History, Shown
 
 CONNECT_TIMEOUT_S = 0.5
 #: The most that a client waits. Longer than a node's own patience, so that it may be the node that says
@@ -150,7 +150,7 @@ class Connection:
             asked["min_version"] = min_version
         call = self._call(node, "read", linearizable=linearizable, min_version=min_version)
         path = f"{_path(key)}?{urlencode(asked)}"
-        return await self._ask(call, "GET", path, patience_s, key=key)
+        return await self._ask(call, "GET", path, patience_s)
 
     async def list_keys(self, node: str, prefix: str, min_version: str) -> Told | None:
         """All keys with a prefix. Every page is as new as `min_version`, and so is the whole."""
@@ -190,10 +190,9 @@ class Connection:
         content: bytes | None = None,
         headers: dict[str, str] | None = None,
         *,
-        key: str = "",
         note: bool = True,
     ) -> Told | None:
-        """Send it, complete the call, and note it. `key` is the one that a read asks for."""
+        """Send it, complete the call, and note it."""
         body: dict[str, Any] = {}
         call.status, call.code, call.shown, call.answered = 0, "", {}, None  # no page before
         url = self._url_of(call.node) + path
@@ -201,9 +200,8 @@ class Connection:
         try:
             with trio.move_on_after(patience_s):
                 answer = await self._http.request(method, url, content=content, headers=headers)
-                call.answered = self._recorder.now()
-                call.status, call.code, body = _read(answer)
-                _tell(call, body, key)
+                status, body = _read(answer)
+                call.take(status, body, self._recorder.now())
         except (httpx.ConnectError, httpx.ConnectTimeout):
             self._recorder.not_sent += 1
             is_sent = False
@@ -223,33 +221,15 @@ def _list_path(prefix: str, asked: dict[str, Any]) -> str:
     return f"/kv?{urlencode({'prefix': prefix, 'limit': LIST_KEYS, **asked})}"
 
 
-def _read(answer: httpx.Response) -> tuple[int, str, dict[str, Any]]:
-    """Status, code and body. An answer that cannot be read is none: status 0."""
+def _read(answer: httpx.Response) -> tuple[int, dict[str, Any]]:
+    """Status and body. An answer that cannot be read is none: status 0."""
     try:
         body = msgspec.json.decode(answer.content, type=dict[str, Any])
     except msgspec.MsgspecError:
-        return 0, UNREADABLE, {}
+        return 0, {"code": UNREADABLE}
     if answer.status_code == 200:
-        return 200, "", body
-    return answer.status_code, str(body.get("code", UNREADABLE)), body
-
-
-def _tell(call: Call, body: dict[str, Any], key: str) -> None:
-    """What an answer says of keys and versions."""
-    if call.kind == "write":
-        if call.ok or call.code == "quorum_not_met":
-            call.version = body["version"]
-        elif call.code == "not_found":
-            call.shown = {key: ABSENT for key in call.writes}
-        elif call.code == "version_conflict":
-            version = body["version"]
-            call.shown = {body["key"]: ABSENT if version is None else Shown(None, version)}
-    elif call.ok and call.kind == "list":
-        call.shown = {item["key"]: Shown(item["value"], item["version"]) for item in body["items"]}
-    elif call.ok:
-        call.shown = {body["key"]: Shown(body["value"], body["version"])}
-    elif call.code == "not_found":
-        call.shown = {key: ABSENT}
+        return 200, body
+    return answer.status_code, {"code": UNREADABLE, **body}
 
 
 async def final_state(url: str, prefix: str) -> dict[str, Shown]:

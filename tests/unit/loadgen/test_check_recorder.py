@@ -188,7 +188,7 @@ async def test_a_list_that_breaks_off_shows_nothing() -> None:
 
     desk = Desk(handler)
     await desk.connection.list_keys("n", "", V1)
-    assert (desk.call.shown, desk.call.outcome) == ({}, "unknown")
+    assert (desk.call.shown, desk.call.outcome) == ({}, "refused")
 
 
 def test_keys_give_way_one_after_the_other_and_old_ones_are_known() -> None:
@@ -226,7 +226,7 @@ async def test_a_client_finds_the_leader_and_remembers_its_session(
         if request.url.host == "b.test" and request.method != "GET":
             return problem(403, "not_leader", leader={"node_id": "c", "url": "?"})(request)
         if request.method == "GET":
-            return problem(404, "not_found")(request)
+            return problem(404, "not_found", key="a")(request)
         written += 1
         return answer(version=f"1.abc-{written}")(request)
 
