@@ -11,6 +11,7 @@ bad usage, not ignored.
 import argparse
 import re
 import secrets
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -43,6 +44,9 @@ DEFAULT_WRITES = 100
 DEFAULT_CONCURRENCY = 10
 DEFAULT_KEYS = 10
 DEFAULT_WAIT_S = 30
+
+#: Windows has no signal that stops a process where it is.
+CAN_PAUSE = hasattr(signal, "SIGSTOP")
 
 #: What only one of the two programs takes.
 EXPERIMENT_ONLY = ("quorums", "writes", "concurrency", "quick", "leader", "wait")
@@ -104,6 +108,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
             f"argument --quorums: {max(given.quorums)} cannot be met by {FOLLOWERS} followers: "
             f"expected quorums from 1 to {FOLLOWERS}"
         )
+    if "pause" in (given.nemesis or ()) and not given.containers and not CAN_PAUSE:
+        parser.error("argument --nemesis: pause: expected only where processes can be stopped")
     lag = given.lag or (QUICK_LAG if given.quick else LAB_LAG)
     seed = secrets.randbelow(2**31) if given.seed is None else given.seed
     return Options(
@@ -121,10 +127,11 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 
 def _check_plan(given: argparse.Namespace, seed: int) -> CheckPlan:
+    kinds = tuple(k for k in plan.KINDS if k != "pause" or CAN_PAUSE or given.containers)
     usual_s = plan.DEFAULT_CONTAINERS_DURATION_S if given.containers else plan.DEFAULT_DURATION_S
     return CheckPlan(
         duration_s=_or(given.duration, usual_s),
-        nemesis=_or(given.nemesis, plan.KINDS),
+        nemesis=_or(given.nemesis, kinds),
         clients=_or(given.clients, plan.DEFAULT_CLIENTS),
         keys=_or(given.keys, plan.DEFAULT_KEYS),
         quorum=_or(given.quorum, plan.DEFAULT_QUORUM),

@@ -163,6 +163,19 @@ def test_a_check_takes_its_options() -> None:
     assert given.output == Path("there")
 
 
+def test_where_processes_cannot_be_stopped_they_are_not_paused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(options, "CAN_PAUSE", False)
+    check = options.parse(["--check"]).check
+    assert check is not None
+    assert check.nemesis == ("kill", "partition", "takeover", "wipe")
+    with pytest.raises(SystemExit):
+        options.parse(["--check", "--nemesis", "pause"])
+    assert "--nemesis: pause: expected only where" in capsys.readouterr().err
+    assert options.parse(["--check", "--containers", "--nemesis", "pause"]).check is not None
+
+
 @pytest.mark.parametrize("text", ["none", ""])
 def test_a_check_may_leave_the_cluster_alone(text: str) -> None:
     check = options.parse(["--check", "--nemesis", text]).check
