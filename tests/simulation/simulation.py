@@ -30,6 +30,7 @@ from loadgen.check.verdict import Anomaly, judge, summary
 from tests.simulation.clients import Clients, Kind
 from tests.simulation.fleet import Fleet, open_fleet
 from tests.simulation.network import LATE_S
+from tests.support import until
 from trikv.configuration import KEY
 from trikv.errors import SettingError
 from trikv.lag import LagRange
@@ -86,6 +87,7 @@ class Simulation:
         self.anomalies: list[Anomaly] = []
         self._names = fleet.names
         self._calls = 0
+        self._at_peace = False
         self._states = fleet.states()
         self._led: dict[str, str] = {}  # who led an epoch
 
@@ -128,6 +130,8 @@ class Simulation:
             rng = random.Random(seed)
             for _ in range(calls):
                 await trio.sleep(rng.expovariate(rate))
+                if self._at_peace:
+                    return
                 self.call(*self.clients.random_call(rng))
 
         self.fleet.nursery.start_soon(send)
@@ -322,6 +326,7 @@ class Simulation:
     async def make_peace(self) -> None:
         """Everything is up, one node leads, nothing disturbs; until all is quiet. Raises Broken."""
         fleet, rng = self.fleet, random.Random(self.setup.seed)
+        self._at_peace = True
         self.heal()
         self.weather()
         fleet.disarm()
@@ -350,6 +355,7 @@ class Simulation:
         if node.leader is not None and node.leader.deposed is not None:
             fleet.crash(self.leader)  # refused by what a candidate had promised that is no more
             await self._start(self.leader)
+        await until(lambda: self._calls == 0)
         try:
             await fleet.wait_live(self.leader, len(self._names) - 1, PEACE_S)
             await fleet.wait_quiet(self.leader, PEACE_S)
