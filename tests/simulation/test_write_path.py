@@ -6,7 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.support import Cluster, MemoryNetwork, dump, open_cluster, put
+from tests.simulation.fleet import open_fleet
+from tests.support import Cluster, MemoryNetwork, call, dump, open_cluster, put
 from trikv.errors import PeerFailed
 from trikv.lag import LagRange
 from trikv.version import Version
@@ -208,3 +209,18 @@ async def test_one_request_at_a_time_is_in_flight_on_a_link(autojump_clock: Mock
                 nursery.start_soon(put, cluster.node, f"key{index % 7}", index)
         await cluster.settled()
     assert most == 1
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_commit_does_not_take_its_write_along(
+    autojump_clock: MockClock,
+) -> None:
+    """What is committed reaches the followers, whoever waits for it."""
+    async with open_fleet(2, write_quorum=1) as fleet:
+        fleet.disk_s = 0.2
+        for index in range(10):
+            with trio.move_on_after(0.02 + index / 50):
+                await call(fleet.nodes["n0"], "PUT", "/kv/{key}", b'{"value": 1}', f"key{index}")
+        await trio.sleep(10)
+        await fleet.wait_quiet("n0")
+        await fleet.assert_equal()
+        assert (await fleet.dumps())["n1"].keys() == {f"key{index}" for index in range(10)}
