@@ -159,3 +159,27 @@ async def test_a_link_that_cannot_read_the_map_is_down_and_tries_again(
         await fleet.wait_quiet("n0")
         assert tries > 1
         await fleet.assert_equal()
+
+
+async def test_catching_up_ends_under_a_steady_load_with_lag(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each page waits out a lag in which more is written: it must not be waited for that none is."""
+    monkeypatch.setattr(trikv.link, "PAGE_RECORDS", 10)
+    async with open_fleet(2, write_quorum=1) as fleet:
+        fleet.nodes["n0"].require_leader().lag.set(LagRange(1000, 1000))
+
+        async def write() -> None:
+            for index in range(600):
+                fleet.nursery.start_soon(fleet.put, "n0", f"key{index % 5}", index)
+                await trio.sleep(0.1)
+
+        fleet.crash("n2")
+        fleet.nursery.start_soon(write)
+        await trio.sleep(10)
+        await fleet.start("n2")
+        link = fleet.nodes["n0"].require_leader().links[1]
+        await until(lambda: link.live, timeout_s=30)
+        await trio.sleep(60)
+        await fleet.wait_quiet("n0")
+        await fleet.assert_equal()
