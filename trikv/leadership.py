@@ -38,7 +38,7 @@ from trikv.peers import Candidate, Promised
 from trikv.quorum import Voters
 from trikv.reconfiguration import Reconfiguration
 from trikv.state import NodeState
-from trikv.store import Store, size_of
+from trikv.store import Store, reaches_end
 from trikv.version import NO_VERSION, Record, Version, wins
 
 #: How often a leader looks whether the floor has risen: a purge is not urgent.
@@ -274,8 +274,7 @@ def _read_back(
     # After the older ones: so nothing that has taken the place of one of these is missing.
     limit, max_bytes = MAX_NEWER_PAGES * limit, MAX_NEWER_PAGES * max_bytes
     newer = store.page_by_version(place.top, limit, max_bytes)
-    whole = len(newer) < limit and sum(map(size_of, newer)) < max_bytes
-    return PageBack(newer, older if whole else None)
+    return PageBack(newer, older if reaches_end(newer, limit, max_bytes) else None)
 
 
 def _is_stray(held: Record, own: Record | None) -> bool:

@@ -107,9 +107,9 @@ class PageBack(NamedTuple):
 
     def place(self, before: Place | None) -> Place:
         """How far the map was read with this page, which is not empty."""
-        records = [*(self.older or ())[::-1], *self.newer]
         if before is None:
-            return Place(records[-1].version, records[0].version)
+            assert self.older  # nothing can be newer than a top that is not known yet
+            return Place(self.older[0].version, self.older[-1].version)
         bottom = self.older[-1].version if self.older else before.bottom
         return Place(self.newer[-1].version if self.newer else before.top, bottom)
 

@@ -410,6 +410,11 @@ def size_of(record: Record) -> int:
     return len(record.key) + len(record.value)
 
 
+def reaches_end(page: Sequence[Record], limit: int, max_bytes: int) -> bool:
+    """Whether a page that was read with these bounds came to neither: there was nothing further."""
+    return len(page) < limit and sum(map(size_of, page)) < max_bytes
+
+
 def _bounded(rows: sqlite3.Cursor, max_bytes: int) -> list[Record]:
     """Rows up to about `max_bytes` of keys and values, at least one; the cursor is closed after."""
     page: list[Record] = []

@@ -107,7 +107,7 @@ class Takeover:
     async def _attempt(self, above: Epoch) -> tuple[Term, VersionClock]:
         """From an epoch to leading in it. Raises Superseded, StorageFailed, SettingError."""
         newest = self._store.greatest_version()
-        self._seen_us = 0 if newest is None else _timestamp_us(Record("", "", newest))
+        self._seen_us = 0 if newest is None else _timestamp_us(newest)
         seen = max(above, NO_EPOCH if newest is None else newest.epoch)
         epoch = await self._committer.commit(partial(_promise_itself, seen=seen))
         state = self._store.state
@@ -338,7 +338,9 @@ class Takeover:
             async with aclosing(self._remotes[url].pages(after, epoch)) as pages:
                 async for page in pages:
                     await self._committer.commit(partial(_stage_page, page=page))
-                    self._seen_us = max(self._seen_us, *map(_timestamp_us, page))
+                    self._seen_us = max(
+                        self._seen_us, *(_timestamp_us(one.version) for one in page)
+                    )
 
     async def _lead(
         self,
@@ -434,9 +436,9 @@ def _check_own_promise(store: Store, epoch: Epoch) -> None:
         raise Superseded(f"this node has promised {promised}", promised=promised)
 
 
-def _timestamp_us(record: Record) -> int:
-    """That of a leader; what came in the lab's plain form has a client's."""
-    return record.version.timestamp_us if record.version.epoch.number > 0 else 0
+def _timestamp_us(version: Version) -> int:
+    """A leader's; what came in the lab's plain form has a client's, which does not count."""
+    return version.timestamp_us if version.epoch.number > 0 else 0
 
 
 def _stage_page(store: Store, *, page: Sequence[Record]) -> None:

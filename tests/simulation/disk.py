@@ -53,14 +53,12 @@ class Disk:
             self.image = self.unsynced[-1]
             self.unsynced.clear()
 
-    def power_lost(self, rng: random.Random) -> bool:
-        """What was not synced may be gone, what was refused may be there; whether anything is gone."""
+    def power_lost(self, rng: random.Random) -> None:
+        """What was not synced may be gone, what was refused may be there."""
         phantoms = [self.phantom] if self.phantom is not None else []
-        kept = rng.choice([self.image, *self.unsynced, *phantoms])
-        newest = self.unsynced[-1] if self.unsynced else self.image
-        self.image, self.phantom = kept, None
+        self.image = rng.choice([self.image, *self.unsynced, *phantoms])
+        self.phantom = None
         self.unsynced.clear()
-        return kept is not newest and kept not in phantoms
 
     def wipe(self) -> None:
         self.image = self.phantom = None

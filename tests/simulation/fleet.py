@@ -70,8 +70,7 @@ class Fleet(trio.abc.Instrument):
         self.nursery = nursery
         self.rng = random.Random(seed)
         self.trace: list[str] = []
-        self.traced = True
-        self.network = Network(nursery, self.rng, self._note)
+        self.network = Network(nursery, self.rng, self.note)
         self.cut = self.network.cut
         self.nodes: dict[str, Node] = {}
         self.disks = {name: Disk() for name in names}
@@ -81,19 +80,14 @@ class Fleet(trio.abc.Instrument):
         self.disk_s = 0.0
         """How long a transaction takes, at most."""
         self.power_fails = True
-        self.lost_commits = 0
         self._lives: dict[str, Life] = {}
         trio.lowlevel.add_instrument(self)
 
     # -- what happened ------------------------------------------------------------------------------
 
-    def note(self, what: str) -> None:
-        self._note(what, None)
-
-    def _note(self, what: str, body: bytes | None) -> None:
-        if self.traced:
-            told = "" if body is None else f" {len(body)} B {zlib.crc32(body):08x}"
-            self.trace.append(f"{trio.current_time():.6f} {what}{told}")
+    def note(self, what: str, body: bytes | None = None) -> None:
+        told = "" if body is None else f" {len(body)} B {zlib.crc32(body):08x}"
+        self.trace.append(f"{trio.current_time():.6f} {what}{told}")
 
     # -- starts and ends ----------------------------------------------------------------------------
 
@@ -182,7 +176,7 @@ class Fleet(trio.abc.Instrument):
         self._take_off(name)
         disk = self.disks[name]
         if self.power_fails:
-            self.lost_commits += disk.power_lost(self.rng)
+            disk.power_lost(self.rng)
         else:
             disk.process_killed()
         self.stores[name] = SimulatedStore(disk)

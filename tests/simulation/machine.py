@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from trio.testing import MockClock
 
 from tests.simulation.clients import KEYS, KINDS
-from tests.simulation.simulation import Setup, Simulation, check_setup, open_simulation
+from tests.simulation.simulation import Setup, Simulation, open_simulation, seed_scheduler
 from tests.simulation.walk import TOTAL, Run, repairs, replayed_by, written_down
 
 NUMBERS = st.integers(0, 5)
@@ -114,7 +114,7 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         write_quorum = min(write_quorum, followers)
         setup = Setup(seed, followers, write_quorum, "fsync", changes, disk_s)
-        check_setup(setup)
+        seed_scheduler(seed)
 
         async def main(host: Host) -> None:
             async with open_simulation(setup) as self.simulation:

@@ -26,7 +26,7 @@ import trikv.leadership
 import trikv.link
 import trikv.web.peer
 from loadgen.check.history import History, Shown
-from loadgen.check.verdict import Anomaly, judge, summary
+from loadgen.check.verdict import judge, summary
 from tests.simulation.clients import Clients, Kind
 from tests.simulation.fleet import Fleet, open_fleet
 from tests.simulation.network import LATE_S
@@ -84,7 +84,6 @@ class Simulation:
         self.write_quorum = setup.write_quorum
         self.left_out: str | None = None
         """A member that the one that leads was started without."""
-        self.anomalies: list[Anomaly] = []
         self._names = fleet.names
         self._calls = 0
         self._at_peace = False
@@ -379,15 +378,14 @@ class Simulation:
     async def finish(self) -> None:
         """The end of a run: peace, and the oracle's verdict. Raises Broken."""
         await self.make_peace()
-        self.anomalies = judge(await self.history())
-        if self.anomalies:
-            raise Broken(f"{len(self.anomalies)} anomalies:\n{summary(self.anomalies)}")
+        if anomalies := judge(await self.history()):
+            raise Broken(f"{len(anomalies)} anomalies:\n{summary(anomalies)}")
 
 
-def check_setup(setup: Setup) -> None:
+def seed_scheduler(seed: int) -> None:
     """Let the order in which ready tasks run be drawn from the seed, too."""
     trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
-    trio._core._run._r.seed(setup.seed)
+    trio._core._run._r.seed(seed)
 
 
 #: Bounds that no run would come to, made small: what happens at them happens all the time then.

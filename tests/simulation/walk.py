@@ -24,7 +24,7 @@ from typing import Any
 import trio
 from trio.testing import MockClock
 
-from tests.simulation.simulation import Setup, Simulation, check_setup, open_simulation
+from tests.simulation.simulation import Setup, Simulation, open_simulation, seed_scheduler
 
 Steps = Sequence[tuple[str, dict[str, Any]]]
 
@@ -45,7 +45,6 @@ class Run:
     simulated_s: float = 0.0
     calls: int = 0
     confirmed: int = 0
-    lost_commits: int = 0
 
     def digest(self) -> str:
         return blake2b("\n".join(self.trace).encode(), digest_size=16).hexdigest()
@@ -57,7 +56,6 @@ class Run:
         self.simulated_s = trio.current_time()
         self.calls = len(simulation.clients.calls)
         self.confirmed = sum(call.ok for call in simulation.clients.calls if call.writes)
-        self.lost_commits = fleet.lost_commits
 
 
 @dataclass
@@ -206,7 +204,7 @@ def _run(run: Run, body: Callable[[Simulation], Awaitable[None]], replay: str) -
                 run.take(simulation)
                 TOTAL.add(run)
 
-    check_setup(run.setup)
+    seed_scheduler(run.setup.seed)
     with replayed_by(replay):
         trio.run(main, clock=MockClock(autojump_threshold=0))
     return run

@@ -25,7 +25,7 @@ from trikv.messages import (
 )
 from trikv.node import SCAN_BYTES, Node
 from trikv.operations import ABSENT, ANYTHING, PRESENT, Operation, Precondition, match_versions
-from trikv.store import size_of
+from trikv.store import reaches_end
 from trikv.trace import Confirmed, Trace
 from trikv.version import Record, Version
 from trikv.web.exchange import Answer, Request, boolean, parameters, version, whole
@@ -144,7 +144,7 @@ async def list_keys(node: Node, request: Request) -> Answer:
             prefix=asked.get("prefix", ""),
         )
     )
-    whole_page = len(page) <= limit and sum(map(size_of, page)) < SCAN_BYTES
+    whole_page = reaches_end(page, limit + 1, SCAN_BYTES)
     page = page[:limit]
     following = "null" if whole_page else jsonvalue.encode_string(page[-1].key)
     items = ",".join(_record_text(record) + "}" for record in page)
