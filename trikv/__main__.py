@@ -21,7 +21,6 @@ from trikv.errors import SettingError
 from trikv.node import Node, open_node
 from trikv.store import Store
 from trikv.transport import HttpxTransport
-from trikv.web.app import create_app
 from trikv.web.server import listen, serve
 
 
@@ -72,7 +71,7 @@ async def run(config: Config) -> None:
             ) as node,
         ):
             _say_started(node, port)
-            await serve(create_app(node), listeners, lambda: anext(signals))
+            await serve(node, listeners, lambda: anext(signals))
             logs.info("node.stopping")
     logs.info("node.stopped")
 

@@ -157,6 +157,7 @@ SETTINGS: tuple[Setting, ...] = (
         _whole(1, LARGEST_VALUE_BYTES),
     ),
     Setting("MAX_INFLIGHT_WRITES", "1024", "writes from 1 to 100000", _whole(1, 100_000)),
+    Setting("FAST_LANE", "on", "on or off", _one_of("on", "off")),
     Setting("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR", lambda text: _level(text)),
 )
 
@@ -184,6 +185,7 @@ class Config:
     write_timeout_s: float = 11.0
     max_value_bytes: int = 2**20
     max_inflight_writes: int = 1024
+    fast_lane: bool = True
     log_level: str = "INFO"
 
 
@@ -244,6 +246,7 @@ def _derive(given: dict[str, Any]) -> Config:
         write_timeout_s=given.get("WRITE_TIMEOUT", patience_s),
         max_value_bytes=given["MAX_VALUE_BYTES"],
         max_inflight_writes=given["MAX_INFLIGHT_WRITES"],
+        fast_lane=given["FAST_LANE"] == "on",
         log_level=given["LOG_LEVEL"],
     )
 

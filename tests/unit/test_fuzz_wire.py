@@ -29,7 +29,6 @@ from tests.unit import fuzzing as fuzz
 from tests.unit.fuzzing import examples
 from trikv.config import Config
 from trikv.node import Node
-from trikv.web.app import create_app
 from trikv.web.server import listen, serve
 
 #: The server's own patience with a body, then with an idle connection, and some more.
@@ -163,7 +162,7 @@ async def open_server() -> AsyncIterator[tuple[Node, int]]:
     stop = trio.Event()
     async with open_memory_node(config, MemoryNetwork(), "http://lone") as node:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(serve, create_app(node), listeners, stop.wait))
+            nursery.start_soon(partial(serve, node, listeners, stop.wait))
             yield node, port
             stop.set()
 

@@ -22,7 +22,6 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, MapAdapter
 
-from trikv import logs
 from trikv.errors import (
     BadRequest,
     MethodNotAllowed,
@@ -33,7 +32,7 @@ from trikv.errors import (
 )
 from trikv.jsonvalue import clip
 from trikv.node import Node
-from trikv.web.exchange import Answer, Request, answer, key_of, problem, query_of
+from trikv.web.exchange import Answer, Request, failure, key_of, problem, query_of
 from trikv.web.routes import ROUTES, Route
 
 #: A client that takes longer to send a body has left, or means harm.
@@ -182,10 +181,4 @@ async def _refuse_http(error: HTTPException) -> Response:
 
 
 async def _give_up(error: Exception) -> Response:
-    logs.logger.error(
-        "request.failed",
-        exc_info=error,
-        extra={"fields": {"method": request.method, "path": request.path}},
-    )
-    told = {"title": "Internal Server Error", "status": 500, "code": "internal_error"}
-    return _respond(answer({"type": "urn:trikv:problem:internal_error", **told}, 500))
+    return _respond(failure(error, request.method, request.path))

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from trikv import logs
 from trikv.errors import InvalidKey, InvalidParameter, Overloaded, TrikvError
 from trikv.jsonvalue import clip
 from trikv.messages import check_key
@@ -70,6 +71,16 @@ def problem(error: TrikvError) -> Answer:
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(error.extra["retry_after_s"])
     return Answer(msgspec.json.encode(document), error.status, headers, PROBLEM_JSON)
+
+
+def failure(error: Exception, method: str, path: str) -> Answer:
+    """The answer where something went wrong that nobody foresaw; the log has its traceback."""
+    logs.logger.error(
+        "request.failed", exc_info=error, extra={"fields": {"method": method, "path": path}}
+    )
+    told = {"title": "Internal Server Error", "status": 500, "code": "internal_error"}
+    document = {"type": "urn:trikv:problem:internal_error", **told}
+    return Answer(msgspec.json.encode(document), 500)
 
 
 def key_of(raw_path: bytes, prefix: bytes) -> str:

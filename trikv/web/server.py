@@ -1,6 +1,8 @@
-"""The listening socket, and Hypercorn's protocol on each connection.
+"""The listening socket, and on each connection the fast lane, then Hypercorn's protocol.
 
 Rules
+- A connection begins in the fast lane (see `fastlane`), unless that is turned off, and goes on with
+  Hypercorn at the first request that is not plain.
 - The socket is bound before anything else of the node is opened: a port in use is a setting to mend, and
   a node that cannot be reached must not begin an epoch.
 - What goes wrong on a connection ends that connection and nothing else.
@@ -14,11 +16,12 @@ import errno
 import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
+from urllib.parse import unquote
 
 import h11
 import trio
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.events import Event, Updated
+from hypercorn.events import Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -31,21 +34,23 @@ from hypercorn.typing import (
     Framework,
     Scope,
 )
-from hypercorn.utils import wrap_app
+from hypercorn.utils import parse_socket_addr, wrap_app
 
 from trikv import logs
 from trikv.config import Config
 from trikv.errors import SettingError
+from trikv.node import Node
 from trikv.transport import KEEPALIVE_EXPIRY_S
+from trikv.web.app import create_app
+from trikv.web.exchange import Answer
+from trikv.web.fastlane import AccessLog, FastLane
+from trikv.web.plain import MAX_HEAD_BYTES, Head
 
 #: Requests in flight at a stop get this long; with `DRAIN_S` still below the engines' 10 s.
 GRACE_S = 4.0
 
 #: Connections that wait to be accepted: a burst of clients, not a crowd.
 BACKLOG = 1024
-
-#: Heads of requests: an API of short paths and few headers.
-MAX_HEAD_BYTES = 16 * 2**10
 
 
 async def listen(config: Config) -> tuple[list[trio.SocketListener], int]:
@@ -95,6 +100,9 @@ class _Connection(TCPServer):
     Hypercorn's own would keep the socket of a client that left until its keep-alive has run out.
     """
 
+    unread = b""
+    """What was received before it began."""
+
     _gone = False
 
     async def _read_data(self) -> None:
@@ -110,6 +118,8 @@ class _Connection(TCPServer):
             its.server,
             its.send,
         )
+        if self.unread:
+            await self.protocol.handle(RawData(self.unread))
         await super()._read_data()
         self._gone = True
         await self.idle_task.stop()
@@ -120,22 +130,27 @@ class _Connection(TCPServer):
 
 
 async def serve(
-    app: Framework,
+    node: Node,
     listeners: list[trio.SocketListener],
     stopped: Callable[[], Awaitable[object]],
 ) -> None:
-    """Serve the app until `stopped` returns, then end in order."""
+    """Serve the node until `stopped` returns, then end in order."""
     config = _hypercorn_config()
-    wrapped = wrap_app(_sends_are_whole(app), config.wsgi_max_body_size, "asgi")
+    wrapped = wrap_app(_sends_are_whole(create_app(node)), config.wsgi_max_body_size, "asgi")
     context = WorkerContext(None)
-
+    lane = FastLane(node, keepalive_s=config.keep_alive_timeout, access_log=_access_log(config))
     streams: set[trio.SocketStream] = set()
 
     async def connection(stream: trio.SocketStream) -> None:
-        server = _Connection(wrapped, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
         streams.add(stream)
         try:
-            await server.run()
+            unread: bytes | None = b""
+            if node.config.fast_lane:
+                unread = await lane.run(stream)
+            if unread is not None:
+                server = _Connection(wrapped, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+                server.unread = unread
+                await server.run()
         except* Exception as errors:
             logs.event(logging.DEBUG, "connection.failed", error=repr(errors.exceptions[0]))
         finally:
@@ -149,6 +164,7 @@ async def serve(
             stream.socket.close()
 
     async with trio.open_nursery() as stopping:
+        stopping.start_soon(lane.look_after)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 for listener in listeners:
@@ -156,6 +172,7 @@ async def serve(
                 await stopped()
                 accepting.cancel_scope.cancel()
             await context.terminated.set()
+            lane.end()
             stopping.start_soon(cut, connections)
         stopping.cancel_scope.cancel()
 
@@ -177,6 +194,31 @@ def _hypercorn_config() -> HypercornConfig:
     config.errorlog = logging.getLogger("trikv.http")
     config.accesslog = config.errorlog if logs.logger.isEnabledFor(logging.DEBUG) else None
     return config
+
+
+def _access_log(config: HypercornConfig) -> AccessLog | None:
+    """Hypercorn's, with what it has to know of a request; None if there is none."""
+    log = config.log
+    logger = log.access_logger
+    if logger is None:
+        return None
+
+    def note(stream: trio.SocketStream, head: Head, answer: Answer, took_s: float) -> None:
+        length = str(len(answer.body)).encode() if isinstance(answer.body, bytes) else b"-"
+        request = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": head.method,
+            "scheme": "http",
+            "path": unquote(head.path.decode("ascii")),
+            "query_string": head.query_string,
+            "headers": [(name.encode(), value.encode()) for name, value in head.headers.items()],
+            "client": parse_socket_addr(stream.socket.family, stream.socket.getpeername()),
+        }
+        response = {"status": answer.status, "headers": [(b"content-length", length)]}
+        logger.info(log.access_log_format, log.atoms(request, response, took_s))  # type: ignore[arg-type]
+
+    return note
 
 
 def _sends_are_whole(app: Framework) -> ASGIFramework:

@@ -1,0 +1,184 @@
+"""The fast lane: plain requests of the hot routes, answered without Hypercorn and Quart.
+
+Rules
+- It calls the handlers of the table of routes, as Quart does: an answer may not depend on the lane.
+- Whatever is not plain (see `plain`), is no hot route, is larger than its route takes, or does not come
+  in time, goes to Hypercorn with the connection and every byte that was not answered yet. There it
+  stays. So limits, refusals and time limits are Hypercorn's, and written once.
+- A read that says how long it may wait goes there, too: it may wait for long, and Hypercorn notices a
+  client that leaves. All others end by themselves.
+- Requests on one connection are answered in order, one at a time; meanwhile nothing more is read.
+- Nothing is cancelled but the wait for bytes: a request that has begun is answered.
+
+How it works. A connection has one task, which reads, answers, and reads on. One more task looks once a
+second at all connections that wait for bytes: those that have waited too long are handed over, if they
+have begun a request, and else closed. That costs less than a deadline for each read.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from email.utils import formatdate
+from functools import lru_cache
+
+import trio
+
+from trikv.errors import TrikvError
+from trikv.node import Node
+from trikv.web.exchange import Answer, Request, failure, key_of, problem, query_of
+from trikv.web.plain import Head, NotPlain, read_head
+from trikv.web.routes import ROUTES, Route
+
+#: Bytes that are read at once: many small requests, or a good part of a batch.
+READ_BYTES = 2**16
+
+#: A request that is not complete by then is Hypercorn's, which has a longer patience.
+PATIENCE_S = 5.0
+
+#: How often it is looked who has waited too long.
+LOOK_S = 1.0
+
+_KEY_ROUTES = {route.method: route for route in ROUTES if route.path == "/kv/{key}"}
+_WHOLE_ROUTES = {
+    (route.method, route.path.encode()): route
+    for route in ROUTES
+    if route.path in ("/batch", "/replicate")
+}
+_KEY_PREFIX = b"/kv/"
+
+
+#: Notes one answered request: on which connection, its head, the answer, and how long it took, in s.
+AccessLog = Callable[[trio.SocketStream, Head, Answer, float], object]
+
+
+class FastLane:
+    """All connections of one node that wait in, or travel on, the fast lane."""
+
+    def __init__(
+        self, node: Node, *, keepalive_s: float, access_log: AccessLog | None = None
+    ) -> None:
+        self.node = node
+        self.access_log = access_log
+        self.ending = False
+        self._keepalive_s = keepalive_s
+        self._waiting: dict[trio.CancelScope, _Connection] = {}
+
+    async def run(self, stream: trio.SocketStream) -> bytes | None:
+        """Answer what comes; then the bytes with which Hypercorn goes on, None if all is over."""
+        with trio.CancelScope() as waiting:
+            connection = self._waiting[waiting] = _Connection(self, stream, waiting)
+            try:
+                await connection.run()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return None
+            finally:
+                del self._waiting[waiting]
+        return bytes(connection.buffer) or None
+
+    async def look_after(self) -> None:
+        """Let go of those that have waited too long. Runs until it is cancelled."""
+        while True:
+            await trio.sleep(LOOK_S)
+            now = trio.current_time()
+            for scope, connection in list(self._waiting.items()):
+                patience_s = PATIENCE_S if connection.buffer else self._keepalive_s
+                if now - connection.waits_since > patience_s:
+                    scope.cancel()
+
+    def end(self) -> None:
+        """Wait for no more requests; what has begun goes on."""
+        self.ending = True
+        for scope, connection in list(self._waiting.items()):
+            if not connection.in_request:
+                scope.cancel()
+
+
+class _Connection:
+    def __init__(
+        self, lane: FastLane, stream: trio.SocketStream, waiting: trio.CancelScope
+    ) -> None:
+        self.buffer = bytearray()
+        """What was read and not answered."""
+        self.waits_since = math.inf
+        """Since when it waits for bytes; infinity while it answers."""
+        self.in_request = False
+        """A head is complete that was not answered yet."""
+        self._lane = lane
+        self._stream = stream
+        self._waiting = waiting
+
+    async def run(self) -> None:
+        """Until the connection is over, or Hypercorn's, who is to go on with the buffer."""
+        with suppress(NotPlain):
+            while not self._lane.ending:
+                head, route = await self._next()
+                size = head.size + head.length
+                body = bytes(self.buffer[head.size : size])
+                del self.buffer[:size]
+                await self._answer(head, route, body)
+            self.buffer.clear()  # what was sent behind the last request is not answered any more
+
+    async def _next(self) -> tuple[Head, Route]:
+        """The next request, once all its bytes are there. Raises NotPlain, also if no more come."""
+        self.waits_since = trio.current_time()
+        self.in_request = False
+        while (head := read_head(self.buffer)) is None:
+            await self._read()
+        route = _route_of(head, self._lane.node)
+        self.in_request = True
+        while len(self.buffer) < head.size + head.length:
+            await self._read()
+        self.waits_since = math.inf
+        return head, route
+
+    async def _read(self) -> None:
+        data = await self._stream.receive_some(READ_BYTES)
+        self.buffer += data
+        if not data or self._waiting.cancel_called:  # at the same moment: it is told to let go
+            raise NotPlain
+
+    async def _answer(self, head: Head, route: Route, body: bytes) -> None:
+        node = self._lane.node
+        began = trio.current_time()
+        try:
+            key = key_of(head.path, _KEY_PREFIX) if route.path.endswith("{key}") else ""
+            query = query_of(head.query_string)
+            answer = await route.handler(node, Request(key, query, head.headers, body))
+        except TrikvError as error:
+            answer = problem(error)
+        except Exception as error:
+            answer = failure(error, head.method, head.path.decode("ascii"))
+        assert isinstance(answer.body, bytes)
+        await self._stream.send_all(_head_of(answer, len(answer.body)) + answer.body)
+        if self._lane.access_log is not None:
+            self._lane.access_log(self._stream, head, answer, trio.current_time() - began)
+
+
+def _route_of(head: Head, node: Node) -> Route:
+    """Raises NotPlain."""
+    if head.path.startswith(_KEY_PREFIX):
+        route = _KEY_ROUTES.get(head.method)
+    else:
+        route = _WHOLE_ROUTES.get((head.method, head.path))
+    if route is None or head.length > route.max_body_bytes(node.config):
+        raise NotPlain
+    if b"timeout_ms" in head.query_string or b"%" in head.query_string:
+        raise NotPlain
+    return route
+
+
+def _head_of(answer: Answer, length: int) -> bytes:
+    """Status and headers, spelt and ordered as Hypercorn and Quart do it."""
+    lines = [f"HTTP/1.1 {answer.status} \r\n"]
+    lines += [f"{name.lower()}: {value}\r\n" for name, value in answer.headers.items()]
+    lines.append(f"content-type: {answer.content_type}\r\ncontent-length: {length}\r\n")
+    lines.append(f"date: {_date(int(time.time()))}\r\n\r\n")
+    return "".join(lines).encode("latin-1")
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
