@@ -20,7 +20,7 @@ from trikv.config import Config, reachable_url, read_config
 from trikv.errors import SettingError
 from trikv.node import Node, open_node
 from trikv.store import Store
-from trikv.transport import HttpxTransport
+from trikv.transport import HttpTransport
 from trikv.web.server import listen, serve
 
 
@@ -61,7 +61,7 @@ async def run(config: Config) -> None:
         # Reads from memory share the writer's connection, so everything must take turns.
         how: RunBlocking = run_inline if config.data_dir is None else run_in_thread
         async with (
-            HttpxTransport() as transport,
+            HttpTransport() as transport,
             open_node(
                 config,
                 store=store,

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import trio
 
 from trikv.errors import PeerFailed
-from trikv.transport import Reply, Transport
+from trikv.transport import Reply, Transport, base_of
 
 #: No simulated network is slower than ten minutes: a slip of the pen, or a unit mistaken.
 MAX_DELAY_MS = 600_000
@@ -96,7 +96,7 @@ class Wires:
         timeout_s: float,
         last_on_connection: bool = False,
     ) -> Reply:
-        base = "/".join(url.split("/", 3)[:3])
+        base = base_of(url)
         if self.is_cut(base):
             await trio.lowlevel.checkpoint()
             raise PeerFailed(f"{url}: the wire is cut")

@@ -1,6 +1,7 @@
 """The seam to other nodes: one request, one reply.
 
-`Transport` is all that trikv knows of the network between its nodes. In production it is httpx; in
+`Transport` is all that trikv knows of the network between its nodes. In production it is httpx, but for
+the batches of records, which have a connection of their own to each node (see `express`); in
 simulation an in-memory network implements it, with delays, losses and cuts. Whatever keeps a complete
 reply from coming in time is one error, PeerFailed: to the caller a peer that is down, slow, cut off or
 babbling is the same thing.
@@ -15,6 +16,7 @@ import httpx
 import trio
 
 from trikv.errors import PeerFailed
+from trikv.express import Kept
 
 #: A reply is at most this large: a page of records is 4 MiB, and one value may be 16 MiB.
 MAX_REPLY_BYTES = 64 * 2**20
@@ -26,6 +28,10 @@ KEEPALIVE_EXPIRY_S = 30.0
 class Reply(NamedTuple):
     status: int
     body: bytes
+
+
+#: Where batches of records go, the one request that is sent over and over.
+KEPT_PATH = "/replicate"
 
 
 class Transport(Protocol):
@@ -47,7 +53,7 @@ class Transport(Protocol):
         ...
 
 
-class HttpxTransport:
+class HttpTransport:
     """Requests over HTTP/1.1 on kept-alive connections. An async context manager."""
 
     def __init__(self) -> None:
@@ -57,6 +63,7 @@ class HttpxTransport:
             limits=httpx.Limits(keepalive_expiry=KEEPALIVE_EXPIRY_S),
             headers={"content-type": "application/json"},
         )
+        self._kept: dict[str, Kept] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,6 +74,8 @@ class HttpxTransport:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        for kept in self._kept.values():
+            kept.close()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             await self._client.aclose()
 
@@ -79,20 +88,33 @@ class HttpxTransport:
         timeout_s: float,
         last_on_connection: bool = False,
     ) -> Reply:
-        headers = {"connection": "close"} if last_on_connection else None
+        base = base_of(url)
+        if last_on_connection and base in self._kept:
+            self._kept[base].close()
         try:
             with trio.fail_after(timeout_s):
-                async with self._client.stream(
-                    method, url, content=body, headers=headers
-                ) as response:
-                    chunks, size = [], 0
-                    async for chunk in response.aiter_bytes():
-                        chunks.append(chunk)
-                        size += len(chunk)
-                        if size > MAX_REPLY_BYTES:
-                            raise PeerFailed(f"{url}: a reply of more than {MAX_REPLY_BYTES} bytes")
-                    return Reply(response.status_code, b"".join(chunks))
+                if body is not None and url == base + KEPT_PATH and base.startswith("http:"):
+                    kept = self._kept.setdefault(base, Kept(base))
+                    return Reply(*await kept.post(KEPT_PATH, body, MAX_REPLY_BYTES))
+                return await self._ask(method, url, body, last_on_connection)
         except trio.TooSlowError:
             raise PeerFailed(f"{url}: no answer within {timeout_s:g} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
             raise PeerFailed(f"{url}: {error or type(error).__name__}") from None
+
+    async def _ask(
+        self, method: str, url: str, body: bytes | None, last_on_connection: bool
+    ) -> Reply:
+        headers = {"connection": "close"} if last_on_connection else None
+        async with self._client.stream(method, url, content=body, headers=headers) as response:
+            reply = bytearray()
+            async for chunk in response.aiter_bytes():
+                reply += chunk
+                if len(reply) > MAX_REPLY_BYTES:
+                    raise PeerFailed(f"{url}: a reply of more than {MAX_REPLY_BYTES} bytes")
+            return Reply(response.status_code, bytes(reply))
+
+
+def base_of(url: str) -> str:
+    """`http://host:port` of a URL."""
+    return "/".join(url.split("/", 3)[:3])

@@ -48,7 +48,7 @@ from trikv.operations import Precondition
 from trikv.peers import Candidate, Remote, decode_reply
 from trikv.state import NodeState, facts_of, state_of
 from trikv.store import FILE_NAME, LOCK_NAME, Store
-from trikv.transport import HttpxTransport, Reply
+from trikv.transport import HttpTransport, Reply
 from trikv.version import MAX_EPOCH_NUMBER, MAX_TIMESTAMP_US, Epoch, Record, Version, is_instance
 from trikv.web.exchange import Request, boolean, key_of, parameters, query_of, version, whole
 from trikv.web.kv import precondition_of
@@ -402,7 +402,7 @@ def test_every_url_that_settings_may_hold_can_be_asked(url: str) -> None:
 
     async def ask() -> None:
         trio.socket.set_custom_hostname_resolver(NoNames())
-        async with HttpxTransport() as transport:
+        async with HttpTransport() as transport:
             with pytest.raises(PeerFailed):
                 await transport.request("GET", f"{base}/replica", timeout_s=5)
 
