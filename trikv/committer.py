@@ -19,9 +19,8 @@ How blocking work is run is a parameter (`RunBlocking`): simulated time and thre
 from __future__ import annotations
 
 import sqlite3
-import sys
+from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import trio
@@ -36,9 +35,6 @@ Change = Callable[[Store], T]
 
 #: Changes in one transaction. Beyond a few hundred an fsync is paid off already.
 MAX_GROUP = 512
-
-#: Changes that may wait before `commit` itself waits: two groups, so that the next is always ready.
-MAX_WAITING = 2 * MAX_GROUP
 
 
 class RunBlocking(Protocol):
@@ -72,7 +68,9 @@ class Committer:
     def __init__(self, store: Store, run_blocking: RunBlocking) -> None:
         self._store = store
         self._run_blocking = run_blocking
-        self._send, self._receive = trio.open_memory_channel[_Waiting](MAX_WAITING)
+        self._waiting: deque[_Waiting] = deque()  # each of them is a caller: that is its bound
+        self._wake = trio.Event()
+        self._closed = False
 
     async def commit(self, change: Change[T]) -> T:
         """Run a change and return its result once it is durable.
@@ -80,11 +78,12 @@ class Committer:
         Raises StorageFailed if it could not be committed, NotReady if the node is stopping, and what
         the change itself refused with. Cancelling the caller does not take the change back.
         """
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            raise NotReady("this node is stopping")
         waiting = _Waiting(change)
-        try:
-            await self._send.send(waiting)
-        except (trio.ClosedResourceError, trio.BrokenResourceError):
-            raise NotReady("this node is stopping") from None
+        self._waiting.append(waiting)
+        self._wake.set()
         await waiting.done.wait()
         if waiting.error is not None:
             raise waiting.error
@@ -98,26 +97,21 @@ class Committer:
         """
         group: list[_Waiting] = []
         try:
-            async for first in self._receive:
-                group = [first, *self._waiting(MAX_GROUP - 1)]
+            while True:
+                while not self._waiting:
+                    if self._closed:
+                        return
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+                most = min(MAX_GROUP, len(self._waiting))
+                group = [self._waiting.popleft() for _ in range(most)]
                 await self._commit_group(group)
         finally:
-            for waiting in (
-                *group,
-                *self._waiting(sys.maxsize),
-            ):  # senders that wait move up meanwhile
+            self._closed = True
+            for waiting in (*group, *self._waiting):
                 if not waiting.done.is_set():
                     waiting.error = StorageFailed("this node ended before it was clear")
                     waiting.done.set()
-            self._receive.close()
-
-    def _waiting(self, most: int) -> list[_Waiting]:
-        """What waits by now."""
-        found: list[_Waiting] = []
-        with suppress(trio.WouldBlock, trio.EndOfChannel):
-            while len(found) < most:
-                found.append(self._receive.receive_nowait())
-        return found
 
     async def _commit_group(self, group: Sequence[_Waiting]) -> None:
         try:
@@ -142,4 +136,5 @@ class Committer:
 
     def close(self) -> None:
         """Take no further changes; `run` ends once the waiting ones are committed."""
-        self._send.close()
+        self._closed = True
+        self._wake.set()

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httptools
 import trio
 
+from trikv.bytestream import ByteStream
 from trikv.errors import PeerFailed
 
 #: Bytes that are read at once; an acknowledgement has about 200.
@@ -33,35 +34,35 @@ class Kept:
         assert parts.hostname is not None
         self._host, self._port = parts.hostname, parts.port or 80
         self._head = f"Host: {parts.netloc}\r\nContent-Type: application/json\r\nContent-Length: "
-        self._stream: trio.SocketStream | None = None
+        self._stream: ByteStream | None = None
 
     async def post(self, path: str, body: bytes, max_reply_bytes: int) -> tuple[int, bytes]:
         """The status and the body of the reply to one request. Raises PeerFailed or OSError."""
         stream, self._stream = self._stream, None
-        if stream is not None and stream.socket.is_readable():
-            await trio.aclose_forcefully(stream)
-            stream = None
-        if stream is None:
-            stream = await trio.open_tcp_stream(self._host, self._port)
         try:
+            if stream is None or not stream.quiet:
+                if stream is not None:
+                    stream.close()
+                stream = await self._open()
             head = f"POST {path} HTTP/1.1\r\n{self._head}{len(body)}\r\n\r\n"
-            await stream.send_all(head.encode("ascii") + body)
+            await stream.send(head.encode("ascii") + body)
             reply = _Parsed(max_reply_bytes)
             while not reply.complete:
-                reply.feed(await stream.receive_some(READ_BYTES))
+                reply.feed(await stream.receive(READ_BYTES))
             if reply.keep:
                 self._stream, stream = stream, None
             return reply.status, bytes(reply.body)
-        except trio.BrokenResourceError as error:
-            raise PeerFailed(str(error.__cause__ or error)) from None
         finally:
             if stream is not None:
-                await trio.aclose_forcefully(stream)
+                stream.close()
+
+    async def _open(self) -> ByteStream:
+        return ByteStream.take(await trio.open_tcp_stream(self._host, self._port))
 
     def close(self) -> None:
         """Use a new connection for the next request."""
         if self._stream is not None:
-            self._stream.socket.close()
+            self._stream.close()
             self._stream = None
 
 

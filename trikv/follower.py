@@ -111,6 +111,8 @@ class Follower:
         self.heard_at: float | None = None
         """When it took the last batch, in trio's time."""
         self._moved = trio.Event()
+        self._purged_up_to: Version | None = None
+        """The floor up to which no tombstone is left."""
 
     @property
     def ready(self) -> bool:
@@ -123,17 +125,23 @@ class Follower:
         Raises StaleEpoch, WrongNode, InvalidBody, StorageFailed; nothing is acknowledged then.
         """
 
-        def change(store: Store) -> NodeState:
+        def change(store: Store) -> tuple[NodeState, bool]:
             state, floor = _after(store.state, batch), store.state.floor
             # Up to the floor it holds all there is: what comes so late could bring back the dead.
             store.merge([record for record in batch.records if record.version > floor])
             if state != store.state:
                 store.set_state(state)
-            if batch.floor is not None and state.established == batch.epoch:
-                store.purge(PURGE_RECORDS)
-            return state
+            if batch.floor is None or state.established != batch.epoch:
+                return state, False
+            return state, store.purge(PURGE_RECORDS) < PURGE_RECORDS
 
-        state = await self._committer.commit(change)
+        if self._changes_nothing(batch):
+            await trio.lowlevel.checkpoint()
+            state = self.state
+        else:
+            state, purged = await self._committer.commit(change)
+            if purged:
+                self._purged_up_to = state.floor
         if self.leader != batch.leader or batch.epoch != self.state.promised:
             logs.info("follower.follows", leader=batch.leader.node_id, epoch=batch.epoch)
         if state.established > self.state.established:
@@ -141,6 +149,17 @@ class Follower:
         self.leader, self.heard_at = batch.leader, trio.current_time()
         self.learn(state)
         return batch.epoch
+
+    def _changes_nothing(self, batch: Batch) -> bool:
+        """Whether all that it would do is on disk already, as of a heartbeat. Raises as `merge_batch`.
+
+        A promise may be on its way to the disk meanwhile: it is answered later, so this comes before.
+        """
+        return (
+            not batch.records
+            and self.state.floor == self._purged_up_to
+            and _after(self.state, batch) == self.state
+        )
 
     def learn(self, state: NodeState) -> None:
         """This state is on disk. Answers may come out of order: the newest stays."""

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from trikv.errors import InvalidBody, MalformedJson
@@ -32,9 +34,15 @@ _encode_text = json.JSONEncoder(
 ).encode
 
 
-def encode_string(text: str) -> str:
-    """A string as JSON, in quotes."""
-    return _encode_text(text)
+#: A string as JSON, in quotes.
+encode_string: Callable[[str], str] = json.encoder.encode_basestring
+
+#: A text that is the one form of its value, as is seen at a glance: no escapes, no fraction.
+_PLAIN = r'"[^"\\\x00-\x1f]*"|0|-?[1-9][0-9]{0,17}|true|false|null'
+_SPACE = r"[ \t\n\r]*"
+_PLAIN_FIELD = re.compile(
+    rf'{_SPACE}\{{{_SPACE}"([a-z]+)"{_SPACE}:{_SPACE}({_PLAIN}){_SPACE}\}}{_SPACE}'
+)
 
 
 def _parse_float(text: str) -> float:
@@ -95,12 +103,28 @@ def decode(body: bytes) -> Any:
         raise InvalidBody("an integer may have at most 4300 digits", field="$") from None
 
 
+def plain_field(body: bytes) -> tuple[str, str] | None:
+    """The name and the text of the value, if the body is an object of one plain field."""
+    try:
+        found = _PLAIN_FIELD.fullmatch(body.decode("utf-8"))
+    except UnicodeDecodeError:
+        return None
+    return None if found is None else (found[1], found[2])
+
+
+def size_of(text: str) -> int:
+    """How many bytes it has in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
 def encode(value: Any, field: str) -> str:
     """The one text form of a decoded value; `field` is its name in errors.
 
     Raises InvalidBody if it nests deeper than MAX_DEPTH or holds a lone surrogate.
     """
     text: str
+    if type(value) is str and value.isascii():
+        return encode_string(value)
     try:
         text = _encode_text(value)
     except RecursionError:

@@ -13,6 +13,7 @@ does every other until it is healed. `Wires` is a transport around the real one.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -100,12 +101,15 @@ class Wires:
         if self.is_cut(base):
             await trio.lowlevel.checkpoint()
             raise PeerFailed(f"{url}: the wire is cut")
-        with trio.CancelScope() as scope:
+        # One scope for both: being cut off and running out of time. The transport needs none.
+        with trio.CancelScope(deadline=trio.current_time() + timeout_s) as scope:
             self._in_use[scope] = base
             try:
                 return await self._transport.request(
-                    method, url, body, timeout_s=timeout_s, last_on_connection=last_on_connection
+                    method, url, body, timeout_s=math.inf, last_on_connection=last_on_connection
                 )
             finally:
                 del self._in_use[scope]
-        raise PeerFailed(f"{url}: the wire was cut")
+        if trio.current_time() < scope.deadline:
+            raise PeerFailed(f"{url}: the wire was cut")
+        raise PeerFailed(f"{url}: no answer within {timeout_s:g} s")

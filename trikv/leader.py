@@ -25,7 +25,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TypeVar
 
 import trio
@@ -258,6 +257,8 @@ class Leader:
         def make(store: Store, version: Version) -> Sequence[Record]:
             for index, operation in enumerate(write.operations):
                 place = f"operations[{index}]: " if len(write.operations) > 1 else ""
+                if operation.unconditional:
+                    continue
                 if refused := operation.refusal(store.current(operation.key), place):
                     raise _Refused(*refused)
             return [operation.record(version) for operation in write.operations]
@@ -338,37 +339,35 @@ class Leader:
         acks: trio.MemorySendChannel[FollowerTrace] | None = None,
         write: _Write | None = None,
     ) -> None:
+        """One write to one follower. Goes on after the write's answer has left."""
         flight = self._flights.setdefault(version, _Flight())
         flight.deliveries += 1
-        deliver = partial(self._deliver, version, link, parcel, step, acks, write)
-        self.nursery.start_soon(deliver)
 
-    async def _deliver(
-        self,
-        version: Version,
-        link: Link,
-        parcel: Parcel,
-        step: FollowerTrace,
-        acks: trio.MemorySendChannel[FollowerTrace] | None,
-        write: _Write | None,
-    ) -> None:
-        """One write to one follower. Goes on after the write's answer has left."""
-        flight = self._flights[version]
-        try:
-            if await link.deliver(parcel, step.lag_ms / 1000):
+        def told(counts: bool) -> None:
+            if counts:
                 flight.holders.add(name_of(link))
                 if write is not None and acks is not None:
                     step.node_id = link.node_id
                     step.ack_ms = write.elapsed_ms()
                     with suppress(trio.BrokenResourceError):  # late: the writer has left
                         acks.send_nowait(step)
-                self.progress()
-        finally:
             if acks is not None:
                 acks.close()
             flight.deliveries -= 1
             if flight.deliveries == 0:
                 del self._flights[version]
+            self.progress()
+
+        parcel.told = told
+        if step.lag_ms > 0:
+            self.nursery.start_soon(link.send_after, step.lag_ms / 1000, parcel)
+        else:
+            link.send(parcel)
+
+    async def drained(self) -> None:
+        """Wait until nothing is on its way any more."""
+        while self._flights:
+            await self._progress.wait()
 
     async def _count_acks(
         self, count: AckCount, receive: trio.MemoryReceiveChannel[FollowerTrace]
@@ -376,7 +375,10 @@ class Leader:
         """Until the quorum is met, cannot be met any more, or time is up."""
         with trio.move_on_after(self.write_timeout_s), suppress(trio.EndOfChannel):
             while not count.met:
-                step = await receive.receive()
+                try:
+                    step = receive.receive_nowait()
+                except trio.WouldBlock:
+                    step = await receive.receive()
                 count.add(step.node_id or step.url)
 
     # -- reads --------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ What it does not know: quorums, HTTP (see `transport`), whether it may admit a n
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -194,8 +195,10 @@ class Link:
         self._in_flight: list[Parcel] = []
         self._wake = trio.Event()
         self._nudged = False
+        self._posted = trio.Event()  # set: a request has been begun
+        self._quiet_since = math.inf  # when the last one ended; infinity: one is in flight
         self._behind = trio.Event()  # set: a record was turned away, the map must be read again
-        self._decided = trio.Event()  # set: the link has become live, or down
+        self._undecided: list[Parcel] = []  # acknowledged while syncing
         self._held: dict[Parcel, None] = {}  # in the order in which they came
         self._held_records = 0
         self.held_bytes = 0
@@ -267,24 +270,21 @@ class Link:
         self._outstanding.add(content.timestamp_us)
         return parcel
 
-    async def deliver(self, parcel: Parcel, lag_s: float) -> bool:
-        """Bring an accepted write to the follower, after its simulated lag; whether it counts.
+    def send(self, parcel: Parcel) -> None:
+        """Bring an accepted write to the follower; `parcel.told` hears whether it counts.
 
         False means "not acknowledged", not "will never arrive".
         """
-        assert parcel.content is not None
-        try:
-            if lag_s > 0:
-                await trio.sleep(lag_s)
-            if not await self._send(parcel):
-                return False
-            if self._is(LinkState.SYNCING):
-                await self._decided.wait()
-            return self._is(LinkState.LIVE)
-        finally:
-            del self._held[parcel]
-            self._held_records -= parcel.content.records
-            self.held_bytes -= parcel.content.size
+        if self._state in (LinkState.SYNCING, LinkState.LIVE):
+            self._outbox.append(parcel)
+            self._wake.set()
+        else:
+            self._end(parcel, False)
+
+    async def send_after(self, lag_s: float, parcel: Parcel) -> None:
+        """The same after its simulated lag."""
+        await trio.sleep(lag_s)
+        self.send(parcel)
 
     def nudge(self) -> None:
         """Send a request now, a heartbeat if there is nothing else; or try again now to connect."""
@@ -336,9 +336,11 @@ class Link:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._outstanding.clear()
         self._enter(LinkState.SYNCING)
+        self._quiet_since = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_synced, after)
             nursery.start_soon(self._pump)
+            nursery.start_soon(self._keep_time)
 
     def waits(self, reason: str) -> None:
         """The handshake cannot go on yet."""
@@ -354,7 +356,7 @@ class Link:
         while True:
             self._behind = trio.Event()
             resolved_us, sent = await self._send_map(after)
-            await self._send(Parcel(None, establishes=resolved_us))
+            await self._send_page(Parcel(None, establishes=resolved_us))
             if not self._behind.is_set() and self._is(LinkState.SYNCING):
                 self._outstanding.settle_up_to(resolved_us)
                 self._watermark_us = max(self._watermark_us or 0, resolved_us)
@@ -379,41 +381,81 @@ class Link:
                 await trio.sleep(self._page_lag_s())
             for records in (page.newer, page.older):
                 if records:
-                    await self._send(Parcel(Encoded(records)))
+                    await self._send_page(Parcel(Encoded(records)))
                     sent += len(records)
             if page.older is not None and not page.older:
                 return resolved_us, sent
             place = page.place(place)
 
-    async def _send(self, parcel: Parcel) -> bool:
-        """Queue a parcel; whether it arrived."""
-        if self._state not in (LinkState.SYNCING, LinkState.LIVE):
-            return False
-        self._outbox.append(parcel)
-        self._wake.set()
-        await parcel.done.wait()
-        return parcel.arrived
+    async def _send_page(self, parcel: Parcel) -> None:
+        """Send what is the link's own, and wait until it is there.
+
+        Where it does not arrive, the session ends, and this task with it.
+        """
+        arrived = trio.Event()
+        parcel.told = lambda _: arrived.set()
+        self.send(parcel)
+        await arrived.wait()
+
+    def _arrived(self, parcel: Parcel) -> None:
+        """The follower has acknowledged it."""
+        if parcel.content is not None:
+            self._outstanding.settle(parcel.content.timestamp_us)
+        if parcel in self._held and self._is(LinkState.SYNCING):
+            self._undecided.append(parcel)
+        else:
+            self._end(parcel, True)
+
+    def _decide(self, counts: bool) -> None:
+        """What was acknowledged before the link was live counts if it becomes so."""
+        undecided, self._undecided = self._undecided, []
+        for parcel in undecided:
+            self._end(parcel, counts)
+
+    def _end(self, parcel: Parcel, counts: bool) -> None:
+        if parcel in self._held:
+            assert parcel.content is not None
+            del self._held[parcel]
+            self._held_records -= parcel.content.records
+            self.held_bytes -= parcel.content.size
+        parcel.told(counts)
 
     async def _pump(self) -> None:
         """Send what the outbox holds, all of it in one request, then what has come meanwhile."""
         while True:
             if not self._outbox and not self._nudged:
                 self._wake = trio.Event()
-                moved = self.stored_us is not None and self.watermark_us != self.stored_us
-                with trio.move_on_after(FLUSH_S if moved else HEARTBEAT_S):
-                    await self._wake.wait()
+                await self._wake.wait()
             self._nudged = False
             self._in_flight = self._take()
+            self._quiet_since = math.inf
+            self._posted.set()
             await self._post(self._in_flight)
+            self._quiet_since = trio.current_time()
             for parcel in self._in_flight:
-                if parcel.content is not None:
-                    self._outstanding.settle(parcel.content.timestamp_us)
-                parcel.settle(True)
+                self._arrived(parcel)
             records = sum(p.content.records for p in self._in_flight if p.content is not None)
             self._acknowledged.append((trio.current_time(), records))
             self._forget_old_rates()
             self._in_flight = []
             self._host.progress()
+
+    async def _keep_time(self) -> None:
+        """Where nothing else is sent: soon a watermark that has moved, now and then a heartbeat.
+
+        A task of its own, since a deadline for each wait of the pump would cost more than the wait.
+        """
+        while True:
+            self._posted = trio.Event()
+            moved = self.stored_us is not None and self.watermark_us != self.stored_us
+            with trio.move_on_at(self._quiet_since + (FLUSH_S if moved else HEARTBEAT_S)):
+                await self._posted.wait()
+            if self._posted.is_set():
+                await trio.sleep(FLUSH_S)
+            else:
+                self._nudged = True
+                self._wake.set()
+                await self._posted.wait()
 
     def _take(self) -> list[Parcel]:
         """The parcels for one request: bounded, but at least one if there is any."""
@@ -461,11 +503,11 @@ class Link:
                 self._away_since = trio.current_time()
         self._state, self.reason = LinkState.DOWN, reason
         for parcel in (*self._in_flight, *self._outbox):
-            parcel.settle(False)
+            self._end(parcel, False)
         self._in_flight = []
         self._outbox.clear()
         self._outstanding.clear()
-        self._decided.set()
+        self._decide(False)
         self._host.progress()
 
     def _over(self) -> bool:
@@ -482,8 +524,6 @@ class Link:
             self._away_since = trio.current_time()
         logs.info(f"link.{state}", follower=self.url, node_id=self.node_id, **told)
         self._state, self.reason = state, None
-        if state is LinkState.SYNCING:
-            self._decided = trio.Event()
-        else:
-            self._decided.set()
+        if state is LinkState.LIVE:
+            self._decide(True)
         self._host.progress()

@@ -265,6 +265,14 @@ def _convert(decoded: Any, kind: type[S]) -> S:
         raise InvalidBody(f"{field or 'the body'}: {said}", field=field or "$") from None
 
 
+def decode_value(body: bytes) -> str:
+    """The value in a `PUT` body, encoded. Raises MalformedJson or InvalidBody."""
+    found = jsonvalue.plain_field(body)
+    if found is not None and found[0] == "value":
+        return found[1]
+    return jsonvalue.encode(decode_body(body, PutBody).value, "value")
+
+
 def decode_replicate(body: bytes) -> Batch | Record:
     """A `/replicate` body: a leader's batch, or in the plain form one record."""
     decoded = jsonvalue.decode(body)
@@ -326,7 +334,7 @@ def _plain_record(body: PlainBody) -> Record:
 def check_key_bytes(key: str, field: str = "key") -> None:
     """Raises InvalidKey unless the key is 1 to 512 bytes of UTF-8."""
     try:
-        size = len(key.encode("utf-8"))
+        size = jsonvalue.size_of(key)
     except UnicodeEncodeError:
         raise InvalidKey(f"{field}: expected UTF-8, found a lone surrogate", field=field) from None
     if not 1 <= size <= MAX_KEY_BYTES:

@@ -222,6 +222,7 @@ async def open_node(
                     finally:  # from here on the background takes nothing new
                         if node.leader is not None:
                             node.leader.stop()
+                            background.start_soon(node.leader.drained)
                     background.cancel_scope.deadline = trio.current_time() + DRAIN_S
                 wires.cancel_scope.cancel()
             committer.close()

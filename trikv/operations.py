@@ -43,6 +43,11 @@ class Operation(NamedTuple):
     precondition: Precondition = ANYTHING
     must_exist: bool = False
 
+    @property
+    def unconditional(self) -> bool:
+        """Nothing that the map holds could refuse it."""
+        return not self.must_exist and self.precondition == ANYTHING
+
     def record(self, version: Version) -> Record:
         return Record(self.key, self.value, version)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -23,20 +23,20 @@ class Encoded:
 
 
 class Parcel:
-    """Records that travel together, and whether they arrived. Compared by identity.
+    """Records that travel together, and who hears what becomes of them. Compared by identity.
 
     With `establishes`, the end of a handshake: the follower has all up to this timestamp.
     """
 
-    __slots__ = ("arrived", "content", "done", "establishes", "since")
+    __slots__ = ("content", "establishes", "since", "told")
 
     def __init__(self, content: Encoded | None, establishes: int | None = None) -> None:
         self.content = content
         self.establishes = establishes
         self.since = trio.current_time()
-        self.done = trio.Event()
-        self.arrived = False
+        self.told: Callable[[bool], None] = _nobody
+        """Called once: whether the follower has it, and counts. It must not wait, nor raise."""
 
-    def settle(self, arrived: bool) -> None:
-        self.arrived = arrived
-        self.done.set()
+
+def _nobody(counts: bool) -> None:
+    pass

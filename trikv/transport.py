@@ -9,6 +9,7 @@ babbling is the same thing.
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
@@ -88,19 +89,27 @@ class HttpTransport:
         timeout_s: float,
         last_on_connection: bool = False,
     ) -> Reply:
-        base = base_of(url)
-        if last_on_connection and base in self._kept:
-            self._kept[base].close()
         try:
+            if timeout_s == math.inf:  # who asks has a deadline of its own
+                return await self._request(method, url, body, last_on_connection)
             with trio.fail_after(timeout_s):
-                if body is not None and url == base + KEPT_PATH and base.startswith("http:"):
-                    kept = self._kept.setdefault(base, Kept(base))
-                    return Reply(*await kept.post(KEPT_PATH, body, MAX_REPLY_BYTES))
-                return await self._ask(method, url, body, last_on_connection)
+                return await self._request(method, url, body, last_on_connection)
         except trio.TooSlowError:
             raise PeerFailed(f"{url}: no answer within {timeout_s:g} s") from None
         except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
             raise PeerFailed(f"{url}: {error or type(error).__name__}") from None
+
+    async def _request(
+        self, method: str, url: str, body: bytes | None, last_on_connection: bool
+    ) -> Reply:
+        base = base_of(url)
+        if last_on_connection and base in self._kept:
+            self._kept[base].close()
+        if body is not None and url == base + KEPT_PATH and base.startswith("http:"):
+            if base not in self._kept:
+                self._kept[base] = Kept(base)
+            return Reply(*await self._kept[base].post(KEPT_PATH, body, MAX_REPLY_BYTES))
+        return await self._ask(method, url, body, last_on_connection)
 
     async def _ask(
         self, method: str, url: str, body: bytes | None, last_on_connection: bool

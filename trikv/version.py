@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 #: Timestamps stay below 2**53, so that a JavaScript number holds them exactly (until the year 2255).
@@ -66,6 +67,7 @@ class Version(NamedTuple):
         return f"{self.epoch.number}.{self.epoch.instance}-{self.timestamp_us}"
 
     @classmethod
+    @lru_cache(maxsize=256)  # the records of a batch share one, and so do a batch and the next
     def parse(cls, text: str) -> Version:
         """Read the text form. Raises ValueError for anything else."""
         found = _VERSION.fullmatch(text)

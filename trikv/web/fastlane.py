@@ -26,6 +26,7 @@ from functools import lru_cache
 
 import trio
 
+from trikv.bytestream import ByteStream
 from trikv.errors import TrikvError
 from trikv.node import Node
 from trikv.web.exchange import Answer, Request, failure, key_of, problem, query_of
@@ -51,7 +52,7 @@ _KEY_PREFIX = b"/kv/"
 
 
 #: Notes one answered request: on which connection, its head, the answer, and how long it took, in s.
-AccessLog = Callable[[trio.SocketStream, Head, Answer, float], object]
+AccessLog = Callable[[ByteStream, Head, Answer, float], object]
 
 
 class FastLane:
@@ -66,13 +67,13 @@ class FastLane:
         self._keepalive_s = keepalive_s
         self._waiting: dict[trio.CancelScope, _Connection] = {}
 
-    async def run(self, stream: trio.SocketStream) -> bytes | None:
+    async def run(self, stream: ByteStream) -> bytes | None:
         """Answer what comes; then the bytes with which Hypercorn goes on, None if all is over."""
         with trio.CancelScope() as waiting:
             connection = self._waiting[waiting] = _Connection(self, stream, waiting)
             try:
                 await connection.run()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except OSError:
                 return None
             finally:
                 del self._waiting[waiting]
@@ -97,9 +98,7 @@ class FastLane:
 
 
 class _Connection:
-    def __init__(
-        self, lane: FastLane, stream: trio.SocketStream, waiting: trio.CancelScope
-    ) -> None:
+    def __init__(self, lane: FastLane, stream: ByteStream, waiting: trio.CancelScope) -> None:
         self.buffer = bytearray()
         """What was read and not answered."""
         self.waits_since = math.inf
@@ -135,7 +134,7 @@ class _Connection:
         return head, route
 
     async def _read(self) -> None:
-        data = await self._stream.receive_some(READ_BYTES)
+        data = await self._stream.receive(READ_BYTES)
         self.buffer += data
         if not data or self._waiting.cancel_called:  # at the same moment: it is told to let go
             raise NotPlain
@@ -152,7 +151,7 @@ class _Connection:
         except Exception as error:
             answer = failure(error, head.method, head.path.decode("ascii"))
         assert isinstance(answer.body, bytes)
-        await self._stream.send_all(_head_of(answer, len(answer.body)) + answer.body)
+        await self._stream.send(_head_of(answer, len(answer.body)) + answer.body)
         if self._lane.access_log is not None:
             self._lane.access_log(self._stream, head, answer, trio.current_time() - began)
 

@@ -12,15 +12,16 @@ import msgspec
 
 from trikv import jsonvalue
 from trikv.errors import InvalidBody, InvalidParameter, NotFound, TooLarge
+from trikv.jsonvalue import size_of
 from trikv.messages import (
     MAX_BATCH_BYTES,
     MAX_BATCH_OPERATIONS,
     MAX_KEY_BYTES,
     OperationBody,
     OperationsBody,
-    PutBody,
     check_key,
     decode_body,
+    decode_value,
     encode_map,
 )
 from trikv.node import SCAN_BYTES, Node
@@ -43,7 +44,7 @@ async def put_key(node: Node, request: Request) -> Answer:
     """`PUT /kv/{key}[?trace=true]`, with `If-Match` or `If-None-Match: *`"""
     leader = node.require_leader()
     asked = parameters(request, trace=boolean)
-    value = jsonvalue.encode(decode_body(request.body, PutBody).value, "value")
+    value = decode_value(request.body)
     check_value_size(node, value, "value")
     operation = Operation(request.key, value, precondition_of(request))
     confirmed = await leader.write([operation])
@@ -90,7 +91,7 @@ async def batch(node: Node, request: Request) -> Answer:
                 f"operations[{index}].key: {operation.key!r} is in operations[{first}] already",
                 field=f"operations[{index}].key",
             )
-    size = sum(len(one.key.encode()) + len(one.value.encode()) for one in operations)
+    size = sum(size_of(one.key) + size_of(one.value) for one in operations)
     most = max(MAX_BATCH_BYTES, node.config.max_value_bytes + MAX_KEY_BYTES)
     if size > most:
         raise TooLarge(
@@ -168,7 +169,7 @@ async def dump(node: Node, request: Request) -> Answer:
 
 def check_value_size(node: Node, value: str, field: str) -> None:
     """Raises TooLarge if the encoded value is over MAX_VALUE_BYTES."""
-    size, most = len(value.encode()), node.config.max_value_bytes
+    size, most = size_of(value), node.config.max_value_bytes
     if size > most:
         raise TooLarge(f"{field}: expected at most {most} bytes of JSON, got {size}", field=field)
 

@@ -37,6 +37,7 @@ from hypercorn.typing import (
 from hypercorn.utils import parse_socket_addr, wrap_app
 
 from trikv import logs
+from trikv.bytestream import ByteStream
 from trikv.config import Config
 from trikv.errors import SettingError
 from trikv.node import Node
@@ -142,19 +143,24 @@ async def serve(
     streams: set[trio.SocketStream] = set()
 
     async def connection(stream: trio.SocketStream) -> None:
-        streams.add(stream)
+        unread: bytes | None = b""
         try:
-            unread: bytes | None = b""
             if node.config.fast_lane:
-                unread = await lane.run(stream)
+                quick = ByteStream.take(stream)
+                try:
+                    unread = await lane.run(quick)
+                finally:
+                    stream = quick.give()
             if unread is not None:
                 server = _Connection(wrapped, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
                 server.unread = unread
+                streams.add(stream)
                 await server.run()
         except* Exception as errors:
             logs.event(logging.DEBUG, "connection.failed", error=repr(errors.exceptions[0]))
         finally:
             streams.discard(stream)
+            await trio.aclose_forcefully(stream)
 
     async def cut(connections: trio.Nursery) -> None:
         """What is not done within the grace has had its chance."""
@@ -203,7 +209,7 @@ def _access_log(config: HypercornConfig) -> AccessLog | None:
     if logger is None:
         return None
 
-    def note(stream: trio.SocketStream, head: Head, answer: Answer, took_s: float) -> None:
+    def note(stream: ByteStream, head: Head, answer: Answer, took_s: float) -> None:
         length = str(len(answer.body)).encode() if isinstance(answer.body, bytes) else b"-"
         request = {
             "type": "http",
