@@ -1,16 +1,16 @@
 """The write path: version, commit, fan out, count, answer. And the reads that only a leader can answer.
 
 Rules
-- A write outlives its request: it runs in the node's nursery, and its caller only waits for the
-  outcome. A caller that goes away changes nothing.
+- A write outlives its request: the committer commits it, whoever waits; at that moment, with no chance
+  to be cancelled between, it is with the links; from there on its caller only waits for the outcome.
 - It is refused, unwritten, where too few links are live, or too many writes are in flight.
 - The leader commits first, and fans out only what it has committed. Each commit looks at the promise in
   its own transaction: once this node has promised a higher epoch, no write of its own slips in after
   what the next leader has read here.
-- Each delivery holds one clone of the send channel and closes it when it ends; the leader's own end is
-  closed once all are started. So the receiver ends when the quorum is reached, when time runs out, or
-  when every delivery has ended: a quorum that has become impossible is known at once.
-- Late acknowledgements meet a closed channel: the writer has left, and nothing is waiting.
+- Each link tells what became of its delivery. The caller is woken once: when the quorum is reached, or
+  when every delivery has ended, so that a quorum that has become impossible is known at once; or when
+  time runs out.
+- Late acknowledgements are noted (reads look at them), and nobody is waiting.
 - A read is confirmed once the record that it shows is known to be on as many followers as the quorum
   asks for, and as many have answered a request that was begun after the read: then no other leadership
   had begun before it. Reads that wait at the same time share these requests.
@@ -23,8 +23,7 @@ What it does not know: HTTP, how a link brings records across, how it came to le
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
-from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -44,7 +43,7 @@ from trikv.errors import (
 from trikv.lag import SimulatedLag
 from trikv.link import Link
 from trikv.operations import Operation
-from trikv.parcel import Encoded, Parcel
+from trikv.parcel import Encoded
 from trikv.quorum import AckCount, Voters, all_met_by
 from trikv.store import Store
 from trikv.trace import Confirmed, FollowerTrace, Trace
@@ -58,29 +57,29 @@ RETRY_AFTER_S = 1
 
 
 class _Write:
-    """A write on its way, and what becomes of it."""
+    """One write on its way: who has acknowledged it, and which deliveries have not ended."""
 
-    def __init__(self, operations: Sequence[Operation]) -> None:
-        self.operations = operations
-        self.voters: tuple[Voters, ...] = ()
-        """Those in force when its version was issued."""
+    def __init__(self, voters: Sequence[Voters]) -> None:
+        self.count = AckCount(voters, ())
+        """By those in force when its version was issued; of all followers, once it is with the links."""
         self.began = trio.current_time()
         self.trace = Trace()
-        self.version: Version | None = None
-        """Known once it is committed."""
-        self.done = trio.Event()
-        self.outcome: Confirmed | TrikvError | None = None
+        self.deliveries = 0
+        self.decided = trio.Event()
+        """Set: it is confirmed, or cannot be any more."""
+        self.confirmed_by: int | None = None
+        """How many followers had acknowledged it when it was confirmed."""
 
     def elapsed_ms(self) -> float:
         return (trio.current_time() - self.began) * 1000
 
-
-@dataclass
-class _Flight:
-    """One write's deliveries that have not ended yet, and who has acknowledged it."""
-
-    deliveries: int = 0
-    holders: set[str] = field(default_factory=set)
+    def decide(self) -> None:
+        """See whether there is an outcome by now."""
+        if self.count.met and self.confirmed_by is None:
+            self.confirmed_by = self.count.acks
+            self.trace.quorum_ms = self.elapsed_ms()
+        if self.count.met or self.deliveries == 0:
+            self.decided.set()
 
 
 def name_of(link: Link) -> str:
@@ -132,7 +131,7 @@ class Leader:
         self._max_inflight_writes = max_inflight_writes
         self._stopping = False
         self._progress = trio.Event()
-        self._flights: dict[Version, _Flight] = {}  # of writes that are still being delivered
+        self._writes: dict[Version, _Write] = {}  # those that are still being delivered
 
     @property
     def epoch(self) -> Epoch:
@@ -202,13 +201,12 @@ class Leader:
             )
         self.check_links()
         self.inflight_writes += 1
-        write = _Write(operations)
-        self.nursery.start_soon(self._carry, write)
-        await write.done.wait()
-        if isinstance(write.outcome, Confirmed):
-            return write.outcome
-        # No outcome: a stop has cut it short, after its version was issued. It may be on disk.
-        raise write.outcome or self._not_met(write, 0, "before this node stopped")
+        try:
+            return await self._replicate(operations)
+        except _Refused as refused:
+            raise await self._confirm_refusal(refused) from None
+        finally:
+            self.inflight_writes -= 1
 
     def check_links(self) -> None:
         """Raises NotEnoughFollowers."""
@@ -220,29 +218,6 @@ class Leader:
                 required=self.write_quorum,
             )
 
-    def _not_met(self, write: _Write, acks: int, when: str = "in time") -> QuorumNotMet:
-        """The outcome of a write that may be there, and may be confirmed yet."""
-        required = max((voters.write_quorum for voters in write.voters), default=0)
-        return QuorumNotMet(
-            f"{acks} of {required} required followers confirmed the write {when}; "
-            "it stays at the leader and is still being replicated",
-            version=None if write.version is None else str(write.version),
-            follower_acks=acks,
-            required=required,
-        )
-
-    async def _carry(self, write: _Write) -> None:
-        """One write from its version to its outcome."""
-        try:
-            write.outcome = await self._replicate(write)
-        except _Refused as refused:
-            write.outcome = await self._confirm_refusal(refused)
-        except TrikvError as refusal:
-            write.outcome = refusal
-        finally:
-            self.inflight_writes -= 1
-            write.done.set()
-
     async def _confirm_refusal(self, refused: _Refused) -> TrikvError:
         """A refusal tells what the map holds: it is a read, and must be as sure as one."""
         if self.write_quorum == 0:
@@ -253,42 +228,40 @@ class Leader:
             return error
         return refused.refusal
 
-    async def _replicate(self, write: _Write) -> Confirmed:
+    async def _replicate(self, operations: Sequence[Operation]) -> Confirmed:
         def make(store: Store, version: Version) -> Sequence[Record]:
-            for index, operation in enumerate(write.operations):
-                place = f"operations[{index}]: " if len(write.operations) > 1 else ""
+            for index, operation in enumerate(operations):
+                place = f"operations[{index}]: " if len(operations) > 1 else ""
                 if operation.unconditional:
                     continue
                 if refused := operation.refusal(store.current(operation.key), place):
                     raise _Refused(*refused)
-            return [operation.record(version) for operation in write.operations]
+            return [operation.record(version) for operation in operations]
 
-        write.voters = self.in_force  # no checkpoint before the version is issued
-        version, records, parcels = await self.commit(make)
-        write.version = version
-        write.trace.commit_ms = write.elapsed_ms()
-        count = AckCount(write.voters, map(name_of, self.links))
-        send, receive = trio.open_memory_channel[FollowerTrace](len(self.links))
-        with receive:
-            with send:
-                for link, parcel in parcels:
-                    step = FollowerTrace(link.url, link.node_id, self.lag.draw_ms(link.url))
-                    write.trace.followers.append(step)
-                    if parcel is not None:
-                        self._start_delivery(version, link, parcel, step, send.clone(), write)
-            await self._count_acks(count, receive)
-        if not count.met:
-            raise self._not_met(write, count.acks)
-        write.trace.quorum_ms = write.elapsed_ms()
-        return Confirmed(version, records, count.acks, write.trace)
+        write = _Write(self.in_force)  # no checkpoint before the version is issued
+        version, records = await self.commit(make, write)
+        with trio.move_on_after(self.write_timeout_s):
+            await write.decided.wait()
+        if write.confirmed_by is None:
+            raise self._not_met(write.count, version)
+        return Confirmed(version, records, write.confirmed_by, write.trace)
+
+    def _not_met(self, count: AckCount, version: Version) -> QuorumNotMet:
+        """The outcome of a write that may be confirmed yet."""
+        acks, required = count.acks, max(voters.write_quorum for voters in count.voters)
+        when = "before this node stopped" if self._stopping else "in time"
+        return QuorumNotMet(
+            f"{acks} of {required} required followers confirmed the write {when}; "
+            "it stays at the leader and is still being replicated",
+            version=str(version),
+            follower_acks=acks,
+            required=required,
+        )
 
     async def commit(
-        self, make: Callable[[Store, Version], Sequence[Record]]
-    ) -> tuple[Version, Sequence[Record], list[tuple[Link, Parcel | None]]]:
-        """Issue a version, commit what `make` makes of it, hand that to the links.
-
-        A parcel is on its way once it is delivered; None where a link did not take it.
-        """
+        self, make: Callable[[Store, Version], Sequence[Record]], write: _Write
+    ) -> tuple[Version, Sequence[Record]]:
+        """Issue a version, commit what `make` makes of it, send that to the followers."""
         # No checkpoint between the two: versions are committed in the order they were issued in.
         try:
             version = self._clock.issue()
@@ -303,15 +276,14 @@ class Leader:
             store.merge(records)
             return records
 
-        parcels: list[tuple[Link, Parcel | None]] = []
         try:
             # A caller that leaves in the middle would leave a write that is committed, and that no link
             # has heard of. The wait is the disk's: the committer ends whatever waits when it ends.
             with trio.CancelScope(shield=True):
                 records = await self.committer.commit(change)
+            write.trace.commit_ms = write.elapsed_ms()
             if records:
-                content = Encoded(records, version.timestamp_us)
-                parcels = [(link, link.accept(content)) for link in self.links]
+                self._fan_out(Encoded(records, version.timestamp_us), version, write)
         except NotReady:
             if (promised := self.store.state.promised) != self.epoch:
                 self.superseded(f"this node has promised {promised}")
@@ -319,67 +291,56 @@ class Leader:
         finally:
             self._issued.resolve(version.timestamp_us)
             self.progress()
-        return version, records, parcels
+        return version, records
 
     async def spread(self, make: Callable[[Store, Version], Sequence[Record]]) -> Version:
-        """Commit and deliver a write of the leader's own, without waiting for anyone."""
-        version, _, parcels = await self.commit(make)
-        for link, parcel in parcels:
-            if parcel is not None and not self._stopping:  # the nursery may be closed by then
-                step = FollowerTrace(link.url, link.node_id, self.lag.draw_ms(link.url))
-                self._start_delivery(version, link, parcel, step)
+        """Commit and send a write of the leader's own, without waiting for anyone."""
+        version, _ = await self.commit(make, _Write(self.in_force))
         return version
 
-    def _start_delivery(
-        self,
-        version: Version,
-        link: Link,
-        parcel: Parcel,
-        step: FollowerTrace,
-        acks: trio.MemorySendChannel[FollowerTrace] | None = None,
-        write: _Write | None = None,
+    def _fan_out(self, content: Encoded, version: Version, write: _Write) -> None:
+        """Send one write to all followers. Goes on after its answer has left; nothing waits here."""
+        write.count = AckCount(write.count.voters, map(name_of, self.links))
+        parcels = [(link, link.accept(content)) for link in self.links]
+        for link, parcel in parcels:
+            step = FollowerTrace(link.url, link.node_id, self.lag.draw_ms(link.url))
+            write.trace.followers.append(step)
+            if parcel is not None:
+                write.deliveries += 1
+                parcel.told = partial(self._told, version, write, link, step)
+        if write.deliveries > 0:
+            self._writes[version] = write
+        write.decide()
+        for (link, parcel), step in zip(parcels, write.trace.followers, strict=True):
+            if parcel is None:
+                continue
+            if step.lag_ms > 0 and not self._stopping:  # the nursery may be closed by then
+                self.nursery.start_soon(link.send_after, step.lag_ms / 1000, parcel)
+            else:
+                link.send(parcel)
+
+    def _told(
+        self, version: Version, write: _Write, link: Link, step: FollowerTrace, counts: bool
     ) -> None:
-        """One write to one follower. Goes on after the write's answer has left."""
-        flight = self._flights.setdefault(version, _Flight())
-        flight.deliveries += 1
-
-        def told(counts: bool) -> None:
-            if counts:
-                flight.holders.add(name_of(link))
-                if write is not None and acks is not None:
-                    step.node_id = link.node_id
-                    step.ack_ms = write.elapsed_ms()
-                    with suppress(trio.BrokenResourceError):  # late: the writer has left
-                        acks.send_nowait(step)
-            if acks is not None:
-                acks.close()
-            flight.deliveries -= 1
-            if flight.deliveries == 0:
-                del self._flights[version]
-            self.progress()
-
-        parcel.told = told
-        if step.lag_ms > 0:
-            self.nursery.start_soon(link.send_after, step.lag_ms / 1000, parcel)
-        else:
-            link.send(parcel)
+        """What became of one write on its way to one follower."""
+        write.deliveries -= 1
+        if counts:
+            step.node_id = link.node_id
+            step.ack_ms = write.elapsed_ms()
+            write.count.add(name_of(link))
+        write.decide()
+        if write.deliveries == 0:
+            del self._writes[version]
+        self.progress()
 
     async def drained(self) -> None:
-        """Wait until nothing is on its way any more."""
-        while self._flights:
-            await self._progress.wait()
-
-    async def _count_acks(
-        self, count: AckCount, receive: trio.MemoryReceiveChannel[FollowerTrace]
-    ) -> None:
-        """Until the quorum is met, cannot be met any more, or time is up."""
-        with trio.move_on_after(self.write_timeout_s), suppress(trio.EndOfChannel):
-            while not count.met:
-                try:
-                    step = receive.receive_nowait()
-                except trio.WouldBlock:
-                    step = await receive.receive()
-                count.add(step.node_id or step.url)
+        """Wait until nothing is on its way any more; at the end nobody waits for an outcome."""
+        try:
+            while self._writes:
+                await self._progress.wait()
+        finally:
+            for write in self._writes.values():
+                write.decided.set()
 
     # -- reads --------------------------------------------------------------------------------------
 
@@ -422,8 +383,8 @@ class Leader:
 
     def holders(self, version: Version) -> set[str]:
         """The followers that are known to hold a committed write, or newer records of its keys."""
-        flight = self._flights.get(version)
-        acknowledged = set() if flight is None else flight.holders
+        write = self._writes.get(version)
+        acknowledged = set() if write is None else write.count.acked
         below = version.epoch != self.epoch  # such a one was there when this epoch began
         return acknowledged | {
             name_of(link)

@@ -456,6 +456,8 @@ class Link:
                 self._nudged = True
                 self._wake.set()
                 await self._posted.wait()
+            while self._quiet_since == math.inf:
+                await trio.sleep(FLUSH_S)
 
     def _take(self) -> list[Parcel]:
         """The parcels for one request: bounded, but at least one if there is any."""

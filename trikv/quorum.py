@@ -62,13 +62,14 @@ class AckCount:
     def __init__(self, voters: Sequence[Voters], followers: Iterable[str]) -> None:
         self.voters = tuple(voters)
         self.followers = frozenset(followers)
-        self._acked: set[str] = set()
-        self._met = all_met_by(self.voters, self._acked)
+        self.acked: set[str] = set()
+        """The followers that have acknowledged it."""
+        self._met = all_met_by(self.voters, self.acked)
         self.check_invariants()
 
     @property
     def acks(self) -> int:
-        return len(self._acked)
+        return len(self.acked)
 
     @property
     def met(self) -> bool:
@@ -78,12 +79,12 @@ class AckCount:
         """Count one acknowledgement. Raises ValueError for a node that is no follower here."""
         if follower not in self.followers:
             raise ValueError(f"{follower!r} is not among the followers of this write")
-        self._acked.add(follower)
-        self._met = self._met or all_met_by(self.voters, self._acked)
+        self.acked.add(follower)
+        self._met = self._met or all_met_by(self.voters, self.acked)
         self.check_invariants()
 
     def check_invariants(self) -> None:
-        if not self._acked <= self.followers:
+        if not self.acked <= self.followers:
             raise AssertionError("an acknowledgement of a node that is no follower was counted")
         if self._met and any(self.acks < one.write_quorum for one in self.voters):
             raise AssertionError("a quorum is taken for met that is not")

@@ -41,7 +41,7 @@ async def test_a_leader_that_cannot_commit_because_it_stops_was_not_deposed(
         leader = cluster.leader
         cluster.node.committer.close()
         with pytest.raises(NotReady, match=r"^this node is stopping$"):
-            await leader.commit(make)
+            await leader.spread(make)
         assert leader.deposed is None
         assert leader.live_links == 1
         assert leader.resolved_us == leader.issued_us  # nobody waits for what will not come

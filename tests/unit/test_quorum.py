@@ -51,7 +51,7 @@ def test_a_node_that_is_no_follower_is_refused_by_name() -> None:
 
 def test_a_count_of_strangers_breaks_the_invariant() -> None:
     count = counting(1)
-    count._acked.add("stranger")
+    count.acked.add("stranger")
     with pytest.raises(AssertionError, match="no follower"):
         count.check_invariants()
 
