@@ -3,7 +3,8 @@
 Rules
 - `commit` returns only after the transaction that holds the change is committed, with the durability
   that the store was opened with. Nobody else changes the store.
-- Changes are applied in the order in which `commit` was called.
+- Changes are applied in the order in which `commit` was called; what is to follow a change (`then`)
+  follows it even if its caller has left meanwhile.
 - A change may refuse (raise a TrikvError) as long as it has written nothing yet; then only its own
   caller hears of it.
 - If a group cannot be committed, each of its changes is tried alone, so that one that does not fit on
@@ -57,11 +58,20 @@ async def run_inline(work: Callable[[], T]) -> T:
 class _Waiting:
     """One change, and what became of it."""
 
-    def __init__(self, change: Change[Any]) -> None:
+    def __init__(self, change: Change[Any], then: Callable[[Any], None]) -> None:
         self.change = change
+        self.then = then
         self.done = trio.Event()
         self.result: Any = None
         self.error: TrikvError | None = None
+
+    def end(self) -> None:
+        self.then(None if self.error is not None else self.result)
+        self.done.set()
+
+
+def _nothing_more(result: object) -> None:
+    pass
 
 
 class Committer:
@@ -72,16 +82,22 @@ class Committer:
         self._wake = trio.Event()
         self._closed = False
 
-    async def commit(self, change: Change[T]) -> T:
+    async def commit(
+        self, change: Change[T], then: Callable[[T | None], None] = _nothing_more
+    ) -> T:
         """Run a change and return its result once it is durable.
+
+        `then` is called with the result at that moment, whoever waits for it still, or with None if it
+        is not committed; in the order of the calls. It must not wait, nor raise.
 
         Raises StorageFailed if it could not be committed, NotReady if the node is stopping, and what
         the change itself refused with. Cancelling the caller does not take the change back.
         """
         if self._closed:
+            then(None)
             await trio.lowlevel.checkpoint()
             raise NotReady("this node is stopping")
-        waiting = _Waiting(change)
+        waiting = _Waiting(change, then)
         self._waiting.append(waiting)
         self._wake.set()
         await waiting.done.wait()
@@ -111,7 +127,7 @@ class Committer:
             for waiting in (*group, *self._waiting):
                 if not waiting.done.is_set():
                     waiting.error = StorageFailed("this node ended before it was clear")
-                    waiting.done.set()
+                    waiting.end()
 
     async def _commit_group(self, group: Sequence[_Waiting]) -> None:
         try:
@@ -123,7 +139,7 @@ class Committer:
                 return
             group[0].error = StorageFailed(f"this node could not commit: {error}")
         for waiting in group:
-            waiting.done.set()
+            waiting.end()
 
     def _apply(self, group: Sequence[_Waiting]) -> None:
         with self._store.transaction():

@@ -44,6 +44,7 @@ from trikv.lag import SimulatedLag
 from trikv.link import Link
 from trikv.operations import Operation
 from trikv.parcel import Encoded
+from trikv.patience import Patience
 from trikv.quorum import AckCount, Voters, all_met_by
 from trikv.store import Store
 from trikv.trace import Confirmed, FollowerTrace, Trace
@@ -120,6 +121,7 @@ class Leader:
         """Each of these must confirm a write; more than one right after a takeover only."""
         self.lag = lag
         self.write_timeout_s = write_timeout_s
+        self.patience = Patience(write_timeout_s)
         self.committer = committer
         self.store = store
         self.nursery = nursery
@@ -130,7 +132,9 @@ class Leader:
         self._issued = Issued(clock.last_us)
         self._max_inflight_writes = max_inflight_writes
         self._stopping = False
+        self._ended = False
         self._progress = trio.Event()
+        self._awaited = False
         self._writes: dict[Version, _Write] = {}  # those that are still being delivered
 
     @property
@@ -240,8 +244,8 @@ class Leader:
 
         write = _Write(self.in_force)  # no checkpoint before the version is issued
         version, records = await self.commit(make, write)
-        with trio.move_on_after(self.write_timeout_s):
-            await write.decided.wait()
+        self.patience.limit(write.decided)
+        await write.decided.wait()
         if write.confirmed_by is None:
             raise self._not_met(write.count, version)
         return Confirmed(version, records, write.confirmed_by, write.trace)
@@ -276,22 +280,19 @@ class Leader:
             store.merge(records)
             return records
 
-        try:
-            # A caller that leaves in the middle would leave a write that is committed, and that no link
-            # has heard of. The wait is the disk's: the committer ends whatever waits when it ends.
-            with trio.CancelScope(shield=True):
-                records = await self.committer.commit(change)
+        def then(records: Sequence[Record] | None) -> None:
             write.trace.commit_ms = write.elapsed_ms()
             if records:
                 self._fan_out(Encoded(records, version.timestamp_us), version, write)
+            self._issued.resolve(version.timestamp_us)
+            self.progress()
+
+        try:
+            return version, await self.committer.commit(change, then)
         except NotReady:
             if (promised := self.store.state.promised) != self.epoch:
                 self.superseded(f"this node has promised {promised}")
             raise
-        finally:
-            self._issued.resolve(version.timestamp_us)
-            self.progress()
-        return version, records
 
     async def spread(self, make: Callable[[Store, Version], Sequence[Record]]) -> Version:
         """Commit and send a write of the leader's own, without waiting for anyone."""
@@ -318,6 +319,8 @@ class Leader:
                 self.nursery.start_soon(link.send_after, step.lag_ms / 1000, parcel)
             else:
                 link.send(parcel)
+        if self._ended:
+            write.decided.set()
 
     def _told(
         self, version: Version, write: _Write, link: Link, step: FollowerTrace, counts: bool
@@ -337,8 +340,9 @@ class Leader:
         """Wait until nothing is on its way any more; at the end nobody waits for an outcome."""
         try:
             while self._writes:
-                await self._progress.wait()
+                await self._until_progress()
         finally:
+            self._ended = True
             for write in self._writes.values():
                 write.decided.set()
 
@@ -406,12 +410,18 @@ class Leader:
             self.check_leads()
             if true():
                 return
-            await self._progress.wait()
+            await self._until_progress()
 
     def progress(self) -> None:
         """Let those look again who wait for the links."""
-        self._progress.set()
-        self._progress = trio.Event()
+        if self._awaited:
+            self._awaited = False
+            self._progress.set()
+            self._progress = trio.Event()
+
+    async def _until_progress(self) -> None:
+        self._awaited = True
+        await self._progress.wait()
 
     async def settled_change(self, change: Callable[[Store], T]) -> T | None:
         """A change of the node's own state; None if the disk refused, which is said in the log."""

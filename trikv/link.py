@@ -56,6 +56,7 @@ from trikv.messages import (
 )
 from trikv.parcel import Encoded, Parcel
 from trikv.peers import Candidate, Promised, Remote, decode_reply, excerpt
+from trikv.transport import Reply
 from trikv.version import Record, Version
 from trikv.watermark import Outstanding
 
@@ -195,7 +196,9 @@ class Link:
         self._in_flight: list[Parcel] = []
         self._wake = trio.Event()
         self._nudged = False
+        self._usual_reply: Reply | None = None
         self._posted = trio.Event()  # set: a request has been begun
+        self._answered = trio.Event()
         self._quiet_since = math.inf  # when the last one ended; infinity: one is in flight
         self._behind = trio.Event()  # set: a record was turned away, the map must be read again
         self._undecided: list[Parcel] = []  # acknowledged while syncing
@@ -335,6 +338,7 @@ class Link:
         # It may have been retired while it waited for something that cannot be cancelled.
         await trio.lowlevel.checkpoint_if_cancelled()
         self._outstanding.clear()
+        self._usual_reply = None
         self._enter(LinkState.SYNCING)
         self._quiet_since = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -432,6 +436,7 @@ class Link:
             self._posted.set()
             await self._post(self._in_flight)
             self._quiet_since = trio.current_time()
+            self._answered.set()
             for parcel in self._in_flight:
                 self._arrived(parcel)
             records = sum(p.content.records for p in self._in_flight if p.content is not None)
@@ -456,8 +461,9 @@ class Link:
                 self._nudged = True
                 self._wake.set()
                 await self._posted.wait()
-            while self._quiet_since == math.inf:
-                await trio.sleep(FLUSH_S)
+            if self._quiet_since == math.inf:
+                self._answered = trio.Event()
+                await self._answered.wait()
 
     def _take(self) -> list[Parcel]:
         """The parcels for one request: bounded, but at least one if there is any."""
@@ -490,9 +496,14 @@ class Link:
         self.rounds_begun += 1
         url, round_ = f"{self.url}/replicate", self.rounds_begun
         reply = await self._wires.request("POST", url, body, timeout_s=self._timeout_s)
-        answer = decode_reply(url, reply, ReplicateAnswer)
-        if (answer.status, answer.epoch) != ("ok", str(epoch)) or answer.node_id != self.node_id:
-            raise PeerFailed(f"{url}: not an acknowledgement: {excerpt(reply.body)}")
+        if reply != self._usual_reply:  # to the last byte: read and checked once for a session
+            answer = decode_reply(url, reply, ReplicateAnswer)
+            if (answer.status, answer.epoch) != (
+                "ok",
+                str(epoch),
+            ) or answer.node_id != self.node_id:
+                raise PeerFailed(f"{url}: not an acknowledgement: {excerpt(reply.body)}")
+            self._usual_reply = reply
         self.rounds_answered = round_
         if watermark_us is not None:
             self.stored_us = max(self.stored_us or 0, watermark_us)
