@@ -10,8 +10,8 @@ Rules
 - Requests on one connection are answered in order, one at a time; meanwhile nothing more is read.
 - Nothing is cancelled but the wait for bytes: a request that has begun is answered.
 
-How it works. A connection has one task, which reads, answers, and reads on. One more task looks once a
-second at all connections that wait for bytes: those that have waited too long are handed over, if they
+How it works. A connection has one task, which reads, answers, and reads on. One more task looks now and
+then at all connections that wait for bytes: those that have waited too long are handed over, if they
 have begun a request, and else closed. That costs less than a deadline for each read.
 """
 
@@ -40,7 +40,7 @@ READ_BYTES = 2**16
 PATIENCE_S = 5.0
 
 #: How often it is looked who has waited too long.
-LOOK_S = 1.0
+LOOK_S = 5.0
 
 _KEY_ROUTES = {route.method: route for route in ROUTES if route.path == "/kv/{key}"}
 _WHOLE_ROUTES = {

@@ -77,7 +77,7 @@ def read_head(buffer: bytes | bytearray) -> Head | None:
     """The head at the beginning of the buffer; None if it is not complete yet. Raises NotPlain."""
     end = buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
     if end < 0:
-        if len(buffer) >= MAX_HEAD_BYTES:
+        if len(buffer) >= MAX_HEAD_BYTES or (not buffer[:1].isupper() and buffer):
             raise NotPlain
         _check_lines(bytes(buffer).removesuffix(b"\r"))
         return None
