@@ -26,8 +26,9 @@ REDIS_BATCH = 1_000
 class HttpDialect(Dialect):
     """JSON over HTTP/1.1, with the headers that a careful client sends."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, quorum: int = QUORUM) -> None:
         self.host = host
+        self.quorum = quorum
 
     def request(self, method: str, path: str, body: Any = None) -> bytes:
         """A whole request."""
@@ -67,7 +68,7 @@ class PlainDialect(HttpDialect):
         told = json.loads(body)
         if request.startswith(b"GET"):
             return None if isinstance(told.get("value"), str) else f"no value: {told}"
-        if not told["quorum_met"] or told["follower_acks"] < QUORUM:
+        if not told["quorum_met"] or told["follower_acks"] < self.quorum:
             return f"not confirmed: {told}"
         if request.startswith(b"POST") and told["operations"] != self.batch_size:
             return f"not the whole batch: {told}"

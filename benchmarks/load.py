@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.fleet import HOST
+from benchmarks.fleet import HOST, plain_environment
 
 Driver = Literal["wrk", "resp"]
 
@@ -78,6 +78,7 @@ def run(load: Load, command: list[str]) -> Outcome:
             text=True,
             check=False,
             timeout=load.seconds + OVERTIME_S,
+            env=plain_environment(),
             start_new_session=True,
         )
     except subprocess.TimeoutExpired:

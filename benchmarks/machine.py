@@ -14,9 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fleet import ROOT
 from benchmarks.load import missing
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = ("trio", "hypercorn", "quart", "quart-trio", "httpx", "httptools", "msgspec")
 SYNCS = 50
 

@@ -15,6 +15,7 @@ from benchmarks.workloads import WORKLOADS
 PARTS = ("clients", "followers", "keys", "values", "lag")
 
 DEFAULT_ROUNDS = 5
+DEFAULT_GROWTH_ROUNDS = 3
 DEFAULT_SECONDS = 4
 QUICK_SECONDS = 2
 MAX_ROUNDS = 100
@@ -52,10 +53,15 @@ class CompareOptions:
 @dataclass(frozen=True, slots=True)
 class GrowthOptions:
     parts: tuple[str, ...]
+    rounds: int
     seconds: int
     quick: bool
     output: Path
     directory: Path | None
+
+    def told(self) -> dict[str, Any]:
+        """What the results file says of them."""
+        return {"rounds": self.rounds, "seconds": self.seconds, "quick": self.quick}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,8 @@ def parse(arguments: Sequence[str] | None) -> CompareOptions | GrowthOptions | R
     folder: Path = given.output or (results.QUICK_FOLDER if given.quick else results.FOLDER)
     seconds: int = given.seconds or (QUICK_SECONDS if given.quick else DEFAULT_SECONDS)
     if given.what == "growth":
-        return GrowthOptions(given.parts, seconds, given.quick, folder, given.directory)
+        rounds = given.rounds or (1 if given.quick else DEFAULT_GROWTH_ROUNDS)
+        return GrowthOptions(given.parts, rounds, seconds, given.quick, folder, given.directory)
     return CompareOptions(
         systems=given.systems,
         workloads=given.workloads,
@@ -115,13 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_numbers,
         help="numbers of clients, e.g. 1,10 (default: 1,10,50,200; batches 1,10)",
     )
-    add(
-        "--rounds",
-        metavar="N",
-        type=_whole(1, MAX_ROUNDS),
-        help=f"rounds of all systems in turn (default: {DEFAULT_ROUNDS}, with --quick 1)",
-    )
-    _add_measuring(parser)
+    _add_measuring(parser, DEFAULT_ROUNDS)
     subparsers = parser.add_subparsers(title="other commands", metavar="")
     growth = subparsers.add_parser("growth", help="how cost grows in trikv alone")
     growth.set_defaults(what="growth")
@@ -132,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         default=PARTS,
         help=f"of {','.join(PARTS)} (default: all); keys has memory, starts and catching up in it",
     )
-    _add_measuring(growth)
+    _add_measuring(growth, DEFAULT_GROWTH_ROUNDS)
     report = subparsers.add_parser("report", help="docs/performance.md and its plots")
     report.set_defaults(what="report")
     report.add_argument(
@@ -152,8 +153,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_measuring(parser: argparse.ArgumentParser) -> None:
+def _add_measuring(parser: argparse.ArgumentParser, rounds: int) -> None:
     add = parser.add_argument
+    add(
+        "--rounds",
+        metavar="N",
+        type=_whole(1, MAX_ROUNDS),
+        help=f"rounds of everything, in turn (default: {rounds}, with --quick 1)",
+    )
     add(
         "--seconds",
         metavar="N",

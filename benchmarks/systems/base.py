@@ -173,14 +173,6 @@ def starting_pairs() -> list[tuple[str, str]]:
     return [(key_name(number), make_value(rng, VALUE_BYTES)) for number in range(KEYS)]
 
 
-def plain_environment() -> dict[str, str]:
-    """This process's environment, without what would reach into a node's settings."""
-    strays = ("_proxy", "ETCD_", "UVICORN_")
-    return {
-        k: v for k, v in os.environ.items() if not any(s in k or s in k.lower() for s in strays)
-    }
-
-
 def first_number(command: Sequence[str]) -> str:
     """The version that a program tells of itself."""
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)

@@ -13,14 +13,13 @@ from typing import Any
 
 from benchmarks.dialects import ETCD_BATCH, EtcdDialect, b64
 from benchmarks.errors import BenchmarkError, WrongAnswer
-from benchmarks.fleet import HOST, Fleet, free_ports
+from benchmarks.fleet import HOST, Fleet, free_ports, plain_environment
 from benchmarks.systems.base import (
     FOLLOWERS,
     HttpCluster,
     NotConfirmed,
     System,
     first_number,
-    plain_environment,
     starting_pairs,
 )
 

@@ -10,22 +10,19 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 
 from benchmarks.dialects import QUORUM, PlainDialect
 from benchmarks.errors import WrongAnswer
-from benchmarks.fleet import HOST, Fleet, free_ports
+from benchmarks.fleet import HOST, Fleet, free_ports, plain_environment
 from benchmarks.systems.base import (
     FOLLOWERS,
     HttpCluster,
     NotConfirmed,
     System,
-    plain_environment,
 )
 from benchmarks.workloads import KEYS
 
 NEEDED = ("fastapi", "uvicorn")
-ROOT = Path(__file__).parents[2]
 
 
 class LabCluster(HttpCluster):
@@ -52,7 +49,6 @@ class LabCluster(HttpCluster):
                 "MAX_DELAY_MS": "0",
                 "FOLLOWER_URLS": ",".join(urls),
                 "BENCHMARK_KEYS": str(keys),
-                "PYTHONPATH": str(ROOT),
             }
             fleet.spawn(f"{role}{node or ''}", uvicorn(self.ports[node], standard), env)
         self.dialect = PlainDialect(f"{HOST}:{self.ports[0]}")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from benchmarks.dialects import REDIS_BATCH, RedisDialect
 from benchmarks.errors import BenchmarkError, WrongAnswer
-from benchmarks.fleet import HOST, Fleet, free_ports
+from benchmarks.fleet import HOST, Fleet, free_ports, plain_environment
 from benchmarks.systems.base import (
     CONTROL_TIMEOUT_S,
     FOLLOWERS,
@@ -21,7 +21,6 @@ from benchmarks.systems.base import (
     NotConfirmed,
     System,
     first_number,
-    plain_environment,
     starting_pairs,
 )
 

@@ -9,13 +9,12 @@ from urllib.parse import urlsplit
 
 from benchmarks.dialects import QUORUM, TRIKV_BATCH, TrikvDialect
 from benchmarks.errors import WrongAnswer
-from benchmarks.fleet import HOST, Fleet, Process
+from benchmarks.fleet import HOST, Fleet, Process, plain_environment
 from benchmarks.systems.base import (
     FOLLOWERS,
     HttpCluster,
     NotConfirmed,
     System,
-    plain_environment,
     starting_pairs,
 )
 from trikv import __version__
@@ -55,7 +54,7 @@ class TrikvCluster(HttpCluster):
         self.settings["leader"] = {**leader, "PORT": str(port)}
         self.ports = [port, *(int(self.settings[name]["PORT"]) for name in names)]
         self.nodes = len(self.ports)
-        self.dialect = TrikvDialect(f"{HOST}:{port}")
+        self.dialect = TrikvDialect(f"{HOST}:{port}", quorum)
         self.until_live()
 
     def spawn(self, name: str, settings: dict[str, str]) -> Process:
