@@ -78,6 +78,7 @@ def describe(system: System) -> dict[str, Any]:
         "protocol": system.protocol,
         "quorum": system.quorum,
         "durability": system.durability,
+        "durability_short": system.durability_short,
         "driver": system.driver,
         "versions": system.versions(),
     }

@@ -150,8 +150,9 @@ class System(ABC):
     protocol: str
     #: Who confirms a write.
     quorum: str
-    #: Where a confirmed write is.
+    #: Where a confirmed write is; and the same in a few words, for tables.
     durability: str
+    durability_short: str
     driver: Driver = "wrk"
 
     @abstractmethod

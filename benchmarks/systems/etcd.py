@@ -99,6 +99,7 @@ class Etcd(System):
     protocol = "HTTP and JSON (its gateway)"
     quorum = "the leader and 3 of 5 others (a majority of 6)"
     durability = "on disk (fsync) at 4 of 6 members"
+    durability_short = "fsync on 4"
 
     def missing(self) -> str | None:
         if shutil.which("etcd") is None:

@@ -93,6 +93,7 @@ class Lab(System):
     protocol = "HTTP and JSON"
     quorum = "the leader and 3 of 5 followers"
     durability = "in memory"
+    durability_short = "memory"
 
     def __init__(self, *, standard: bool = False) -> None:
         self.standard = standard

@@ -133,6 +133,7 @@ class Redis(System):
         self.append_only = append_only
         self.name = "redis" if append_only else "redis-memory"
         self.title = "Redis" if append_only else "Redis, in memory"
+        self.durability_short = "append-only file; acks memory" if append_only else "memory"
         self.durability = (
             "appendonly yes, appendfsync always on all six; WAIT acknowledges memory at 3 replicas"
             if append_only

@@ -117,6 +117,7 @@ class Trikv(System):
         self.setting = durability
         self.name = "trikv" if durability == "fsync" else f"trikv-{durability}"
         self.title = f"trikv, {durability}"
+        self.durability_short = "fsync on 4" if durability == "fsync" else "OS on 4"
         self.durability = (
             "on disk (fsync) at the leader and at 3 followers"
             if durability == "fsync"
