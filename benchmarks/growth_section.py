@@ -9,8 +9,8 @@ from benchmarks.goals import MILLION
 from benchmarks.tables import bend_sentence, column, cost, series_table, table, told
 
 POWERS = (
-    "A *power* below says how a cost grows: 0 is not at all, 1 in proportion, 2 with the square. It "
-    "is computed from the medians."
+    "A *power* below says how a cost grows: 0 is not at all, 1 in proportion, 2 with the square; below\n"
+    "0 it falls. It is computed from the medians."
 )
 
 

@@ -16,7 +16,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.figures import Comparison, Growth, Place, Record, Spread
 from benchmarks.workloads import WORKLOADS
@@ -143,9 +143,11 @@ def dress(axes: Axes, panel: Panel, ticks: Sequence[float]) -> None:
         axes.set_xscale("log")
     if panel.log_y and ticks:
         axes.set_yscale("log")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
     elif ticks:
-        axes.set_ylim(bottom=0)
+        highest = max(one.high for line in panel.lines for _, one in line.points)
+        axes.set_ylim(0, 1.08 * max([highest, *(value for value, _ in panel.limits)]))
     axes.yaxis.set_major_formatter(FuncFormatter(short_number))
     axes.set_xticks(list(ticks))
     axes.xaxis.set_minor_locator(NullLocator())

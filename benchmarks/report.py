@@ -69,8 +69,7 @@ LIMITS = """\
 ## What the figures do not say
 
 - Six nodes and the load share one machine. On machines of their own followers would not take the
-  leader's CPU, and a network would add its latency. What is compared is the work that each design
-  makes.
+  leader's CPU, and a network would add its latency. What is compared is the work of each design.
 - One loopback, one disk: six nodes sync to the same device.
 - Clients here wait for their answers (a closed loop), so a slow system is asked less. Latencies are
   corrected for that in wrk's way: a client that waited is counted as if it had asked at its mean pace.
@@ -143,7 +142,7 @@ def lacking(comparison: Comparison, workload: str) -> list[str]:
         if workload in reasons
     }
     if workload in ("get-local", "get-linearizable") and "trikv-os" in comparison.systems():
-        found.add("trikv with `os` is left out: reads do not depend on it")
+        found.add("trikv with `os`: reads do not depend on it")
     return ["Left out: " + "; ".join(sorted(found)) + "."] if found else []
 
 
@@ -166,18 +165,19 @@ def machine_section(runs: list[Run]) -> str:
     """What was measured when, on what."""
     rows = []
     for run in runs:
-        git = run["git"]
+        git, sync_ms = run["git"], run["machine"]["fsync_ms"]
         commit = git.get("commit", "unknown")[:10] + (
             " and changes" if git.get("trikv_changed_since") else ""
         )
+        begun = run["started_at"][:16].replace("T", " ")
         rounds = str(run["options"]["rounds"])
-        rows.append((run["kind"], run["started_at"][:16].replace("T", " "), commit, rounds))
+        rows.append((run["kind"], begun, commit, rounds, f"{sync_ms:.2f}"))
     told: list[str] = []
     for run in runs:
         text = machine_sentence(run["machine"], run["versions"])
         if text not in told:
             told.append(text)
-    head = ("run", "begun (UTC)", "commit", ">rounds")
+    head = ("run", "begun (UTC)", "commit", ">rounds", ">an append of 4 KB with fsync, ms")
     return "\n\n".join(["## The machine, and the runs", *told, table(head, rows)])
 
 
@@ -187,6 +187,5 @@ def machine_sentence(machine: dict[str, Any], versions: dict[str, str]) -> str:
     return (
         f"{machine['usable_cores']} cores ({machine['cpu']}), {machine['memory_gb']:.0f} GB, "
         f"{machine['system']}, Linux {machine['kernel']}, Python {machine['python']}, SQLite "
-        f"{machine['sqlite']}; data on {machine['file_system']}, where an append of 4 KB with fsync "
-        f"takes {machine['fsync_ms']:.2f} ms. {software}."
+        f"{machine['sqlite']}; data on {machine['file_system']}. {software}."
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.figures import Comparison, Growth, Place, Spread, bend
 from benchmarks.goals import Goal
+from benchmarks.measure import LEAST_ANSWERS_PER_CLIENT
 from benchmarks.systems import REFERENCE
 from benchmarks.workloads import WORKLOADS
 
@@ -129,6 +130,9 @@ def remarks(comparison: Comparison, place: Place) -> str:
     """What else is to be known of a figure."""
     found = []
     records = comparison.records(place)
+    answered = min((record["requests"] for record in records), default=0)
+    if answered < LEAST_ANSWERS_PER_CLIENT * place.clients:
+        found.append("few answers")
     if failed := comparison.total(place, "failed"):
         found.append(f"{failed:,} of {comparison.total(place, 'requests'):,} failed")
     if broken := comparison.total(place, "broken"):
@@ -156,10 +160,12 @@ def bend_sentence(what: str, over: str, points: Sequence[tuple[float, Spread]]) 
     found = bend([(x, one.median) for x, one in points])
     if found is None:
         return ""
+    whole = f"{what} goes with the power {found.overall:+.2f} of {over} over the whole range"
+    if len(points) == 2:
+        return f"{whole}."
     return (
-        f"{what} grows as the power {found.overall:.2f} of {over} over the whole range, and fastest, "
-        f"as the power {found.steepest:.2f}, from {found.steepest_from:,.0f} to "
-        f"{found.steepest_to:,.0f}."
+        f"{whole}; where it bends up most, from {found.steepest_from:,.0f} to "
+        f"{found.steepest_to:,.0f}, with {found.steepest:+.2f}."
     )
 
 
