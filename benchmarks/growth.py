@@ -189,11 +189,11 @@ def fill_range(cluster: TrikvCluster, first: int, end: int, size: int, rng: rand
         cluster.fill([(key_name(number), make_value(rng, size)) for number in numbers])
 
 
-def memory(cluster: TrikvCluster) -> dict[str, float]:
-    """Resident memory of a leader and of a follower."""
+def memory(cluster: TrikvCluster, when: str = "") -> dict[str, float]:
+    """Resident memory of a leader and of a follower; `when` sets names apart."""
     return {
-        "leader_mb": round(cluster.process("leader").resident_mb(), 1),
-        "follower_mb": round(cluster.process("follower1").resident_mb(), 1),
+        f"leader_{when}mb": round(cluster.process("leader").resident_mb(), 1),
+        f"follower_{when}mb": round(cluster.process("follower1").resident_mb(), 1),
     }
 
 
@@ -211,7 +211,8 @@ def restart_all(cluster: TrikvCluster, keys: int, keep: Keep) -> None:
     shutil.rmtree(cluster.fleet.directory / "follower1")
     began = time.time()
     cluster.port(cluster.restart("follower1"))
-    keep(x=keys, **caught_up(linked(cluster, "follower1", seen), began), **memory(cluster))
+    told = caught_up(linked(cluster, "follower1", seen), began)
+    keep(x=keys, **told, **memory(cluster, "caught_up_"))
 
     time.sleep(REST_S)
     cluster.fleet.end(leader)
@@ -219,7 +220,8 @@ def restart_all(cluster: TrikvCluster, keys: int, keep: Keep) -> None:
     started_s = start_s(cluster, "leader")
     cluster.until_live(CATCH_UP_TIMEOUT_S)
     ready_s = round(time.time() - began, 3)
-    keep(x=keys, leader_start_s=started_s, leader_ready_s=ready_s, **memory(cluster))
+    started = {"leader_start_s": started_s, "leader_ready_s": ready_s}
+    keep(x=keys, **started, **memory(cluster, "started_"))
 
 
 def linked(cluster: TrikvCluster, name: str, seen: int) -> str:

@@ -77,9 +77,7 @@ def keys(growth: Growth) -> str:
         return ""
     gets = column(growth, "keys", "rate", workload="get-local")
     filled = column(growth, "keys", "filled_records_per_s")
-    memory = growth.series(
-        "keys", lambda r: r["leader_mb"] if "filled_records_per_s" in r else None
-    )
+    memory = column(growth, "keys", "leader_mb")
     head = (">keys", ">PUT/s", ">GET/s", ">filled by batches, records/s", ">leader's memory, MB")
     return paragraphs(
         "### Number of keys",
@@ -113,6 +111,8 @@ def million(growth: Growth) -> str:
         ("an empty follower is filled, from its start on", "caught_up_s", "s"),
         ("… of that, from the first record to the last", "syncing_s", "s"),
         ("… that is", "caught_up_records_per_s", "records/s"),
+        ("the leader's memory then", "leader_caught_up_mb", "MB"),
+        ("the leader's memory after its start", "leader_started_mb", "MB"),
     )
     rows = [
         (name, told(one) + f" {unit}")

@@ -236,17 +236,10 @@ def _keys(growth: Growth) -> list[Panel]:
     panels = _two_workloads(growth, "keys", "keys", "p99_ms")
     panels[0].title += ", 10 clients"
     memory = [
-        Line(
-            "leader's memory", growth.series("keys", _memory("leader_mb")), (VERMILLION, "D", "-")
-        ),
-        Line("a follower's", growth.series("keys", _memory("follower_mb")), (ORANGE, "s", "--")),
+        Line("leader's memory", growth.series("keys", _named("leader_mb")), (VERMILLION, "D", "-")),
+        Line("a follower's", growth.series("keys", _named("follower_mb")), (ORANGE, "s", "--")),
     ]
     return [*panels, Panel("Memory", "keys of 100 bytes", "resident MB", memory, log_y=False)]
-
-
-def _memory(name: str) -> Value:
-    """Memory as it was when the keys had been written: later restarts are not growth."""
-    return lambda record: record[name] if "filled_records_per_s" in record else None
 
 
 def _named(name: str) -> Value:

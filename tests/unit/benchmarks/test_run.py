@@ -72,7 +72,7 @@ def test_a_fleet_ends_its_processes_and_removes_its_directory(tmp_path: Path) ->
         process = fleet.spawn("sleeper", SLEEP, os.environ)
         fleet.check()
         assert process.cpu_s() >= 0
-        assert process.resident_mb() > 1
+        assert process.resident_mb() > 0
     assert not process.is_up
     assert list(tmp_path.iterdir()) == []
 
