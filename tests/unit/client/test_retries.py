@@ -386,7 +386,8 @@ def test_a_list_goes_on_at_another_node_that_has_come_as_far(shell: Shell) -> No
 def test_a_session_reads_what_it_wrote_and_does_not_go_back(shell: Shell) -> None:
     async def scenario(client: Client) -> None:
         session = client.session()
-        assert session.version is None
+        begun = session.version
+        assert begun is None
         await session.get("k")
         await session.put("k", 1)
         assert session.version == V1
