@@ -21,7 +21,7 @@ from trikv.client.calls import TIMEOUT_S, Send, Steps
 from trikv.client.model import Consistency, Item, Operation, Written
 from trikv.client.nodes import Nodes
 from trikv.client.plans import Plans
-from trikv.client.watching import Watch
+from trikv.client.watching import Watch, unwind
 from trikv.client.wire import MAX_ANSWER_BYTES, Answer, Failure
 
 T = TypeVar("T")
@@ -151,9 +151,11 @@ class Calls:
                     extensions={"trace": departure.atrace},
                 ) as response:
                     body = bytearray()
-                    async for chunk in response.aiter_bytes():
+                    chunks = response.aiter_bytes()
+                    async for chunk in chunks:
                         body += chunk
                         if len(body) > MAX_ANSWER_BYTES:
+                            await unwind(chunks)
                             return departure.too_large()
                     return Answer(response.status_code, response.headers, bytes(body))
             except http.HTTP_ERRORS as error:

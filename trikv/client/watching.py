@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,19 @@ from trikv.client.errors import Refused
 from trikv.client.feed import OPEN_S, SILENCE_S, Feed, Told
 from trikv.client.model import Change, Reset
 from trikv.client.wire import Answer
+
+
+async def unwind(chunks: AsyncIterator[bytes]) -> None:
+    """End an iteration over an answer's body in its midst.
+
+    httpx's iterators are generators within generators. One that is merely dropped is left to the
+    garbage collector, which trio warns of, and closing the outer one drops the inner ones. A
+    cancellation ends them all.
+    """
+    with anyio.CancelScope(shield=True) as scope, suppress(StopAsyncIteration, *http.HTTP_ERRORS):
+        scope.cancel()
+        while True:
+            await anext(chunks)
 
 
 class Watch:
@@ -103,7 +117,10 @@ class Watch:
 
     async def aclose(self) -> None:
         """Close its connection. What was not told yet is not told any more by this one."""
-        response, self._response, self._chunks = self._response, None, None
+        response, self._response = self._response, None
+        chunks, self._chunks = self._chunks, None
+        if chunks is not None:
+            await unwind(chunks)
         if response is not None:
             with anyio.move_on_after(1, shield=True):
                 await response.aclose()

@@ -27,7 +27,7 @@ from tests.unit.client.wires import (
     script,
     written,
 )
-from tests.unit.client.wires import TestedSyncClient as SyncClient
+from tests.unit.client.wires import SyncClientOnAClock as SyncClient
 from trikv.client import Client, ClientError, OutcomeUnknown, Put, Written
 from trikv.client.doubt import Doubt, Verdict, judge
 from trikv.client.wire import Meaning, Reading

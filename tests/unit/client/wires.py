@@ -229,7 +229,7 @@ class SyncWire(httpx.BaseTransport):
 # -- shells -------------------------------------------------------------------------------------------
 
 
-class TestedSyncClient(SyncClient):
+class SyncClientOnAClock(SyncClient):
     def __init__(self, nodes: Any, clock: sync.Clock, **more: Any) -> None:
         self._begin(nodes, more.get("timeout_s", 15.0), more["transport"], clock)
 
@@ -274,7 +274,7 @@ Scenario = Callable[[Client], Awaitable[None]]
 def play(shell: Shell, scenario: Scenario, wire: Wire, nodes: Any = (A, B, C), **more: Any) -> None:
     """Run a scenario in one of the shells."""
     if shell == "sync":
-        with TestedSyncClient(nodes, wire.clock, transport=SyncWire(wire), **more) as client:
+        with SyncClientOnAClock(nodes, wire.clock, transport=SyncWire(wire), **more) as client:
             running = cast(Any, scenario(cast(Client, _Faced(client))))
             try:
                 running.send(None)
