@@ -33,7 +33,7 @@ _PLACE = re.compile(r"operations\[(\d+)\]")
 
 
 @dataclass(eq=False)
-class _Waiting:
+class Waiting:
     """One write, until its outcome is known."""
 
     operation: Operation
@@ -46,10 +46,10 @@ class _Waiting:
         self.done.set()
 
 
-def take(queue: list[_Waiting]) -> list[_Waiting]:
+def take(queue: list[Waiting]) -> list[Waiting]:
     """The next batch, taken out of the queue: as much as fits, each key once, the oldest first."""
-    taken: list[_Waiting] = []
-    left: list[_Waiting] = []
+    taken: list[Waiting] = []
+    left: list[Waiting] = []
     keys: set[str] = set()
     size = 0
     full = False
@@ -74,8 +74,8 @@ class Batching:
 
     def __init__(self, send: SendBatch) -> None:
         self._send_batch = send
-        self._queue: list[_Waiting] = []
-        self._flying: list[_Waiting] = []
+        self._queue: list[Waiting] = []
+        self._flying: list[Waiting] = []
         self._called = anyio.Event()
         self._closed = False
 
@@ -93,7 +93,7 @@ class Batching:
     async def _write(self, operation: Operation) -> Written:
         if self._closed:
             raise RuntimeError("this batching is over")
-        waiting = _Waiting(operation, len(wire.operation_text(operation).encode()))
+        waiting = Waiting(operation, len(wire.operation_text(operation).encode()))
         self._queue.append(waiting)
         self._called.set()
         try:
@@ -129,7 +129,7 @@ class Batching:
             for waiting in self._queue:
                 waiting.end(_of(waiting, Unavailable("batching was ended", code="no_answer")))
 
-    async def _fly(self, batch: list[_Waiting]) -> None:
+    async def _fly(self, batch: list[Waiting]) -> None:
         """Send a batch; where it is refused, without whoever it is refused for."""
         self._flying = batch
         groups = [batch]
@@ -148,7 +148,7 @@ class Batching:
         self._flying = []
 
 
-def _without_culprit(group: list[_Waiting], refused: Refused) -> list[list[_Waiting]]:
+def _without_culprit(group: list[Waiting], refused: Refused) -> list[list[Waiting]]:
     """What to send instead of a batch that was refused; the one it was refused for ends."""
     if len(group) == 1:
         group[0].end(_of(group[0], refused))
@@ -162,7 +162,7 @@ def _without_culprit(group: list[_Waiting], refused: Refused) -> list[list[_Wait
     return [group[:half], group[half:]]
 
 
-def _of(waiting: _Waiting, error: ClientError) -> ClientError:
+def _of(waiting: Waiting, error: ClientError) -> ClientError:
     """An error of a batch as that of one of its writes: each caller raises its own."""
     key = waiting.operation.key
     own = type(error)(

@@ -57,7 +57,7 @@ class Feed:
         self._prefix = prefix
         self._rng = rng
         self._parser = EventParser()
-        self._latest: Version | None = None  # on this stream
+        self._latest: Version | None = None  # that was told
         self._told: dict[str, Version] = {}  # the keys told after `resume`
         self._failures = 0
 
@@ -79,7 +79,7 @@ class Feed:
             raise ValueError(reading.detail)
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):
             raise ValueError(f"{self.node} answered something else than a stream")
-        self._parser, self._latest = EventParser(), None
+        self._parser = EventParser()
         if self.resume is None and self._told:
             # From the beginning again: what was told and is gone for good by now would not be told.
             self._told = {}

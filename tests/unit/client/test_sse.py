@@ -53,6 +53,7 @@ def read_whole(body: bytes) -> list[Event]:
         (b": comment\n\nid: 1\n\ndata\n\n", [("message", "", "1")]),
         (b"id: a\x00b\ndata: x\n\n", [("message", "x", "")]),
         (b"\xef\xbb\xbfdata: bom\n\n", [("message", "bom", "")]),
+        (b"data: a\r\ndata: b\r\n\r\n", [("message", "a\nb", "")]),
         (b"retry: 10\nnonsense\ndata: x\n\n", [("message", "x", "")]),
         (b"data: cut short\n", []),
         (b"data: \xff\n\n", [("message", "\ufffd", "")]),

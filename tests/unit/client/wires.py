@@ -110,6 +110,7 @@ class Reply:
     content: tuple[bytes, ...] | None = None
     hangs: bool = False
     """After the content nothing comes any more, and no end."""
+    delay_s: float = 0.0
 
     @property
     def pieces(self) -> tuple[bytes, ...]:
@@ -173,6 +174,11 @@ class Wire:
         return [asked.node for asked in self.seen]
 
 
+async def too_long() -> None:
+    await anyio.sleep(LONG_S)
+    raise AssertionError("nobody gave up waiting")
+
+
 class _AsyncPieces(httpx.AsyncByteStream):
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
@@ -182,7 +188,7 @@ class _AsyncPieces(httpx.AsyncByteStream):
             await anyio.lowlevel.checkpoint()
             yield piece
         if self._reply.hangs:
-            await anyio.sleep(LONG_S)
+            await too_long()
 
 
 class AsyncWire(httpx.AsyncBaseTransport):
@@ -191,9 +197,9 @@ class AsyncWire(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         reply = self._wire.ask(request, await request.aread())
-        await anyio.lowlevel.checkpoint()
+        await anyio.sleep(reply.delay_s)
         if not reply.status:
-            await anyio.sleep(LONG_S)
+            await too_long()
         return httpx.Response(reply.status, headers=reply.all_headers, stream=_AsyncPieces(reply))
 
 
@@ -214,6 +220,7 @@ class SyncWire(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         reply = self._wire.ask(request, request.read())
+        self._wire.clock.time_s += reply.delay_s
 
         def time_out() -> None:
             timeout_s = request.extensions["timeout"]["read"]
