@@ -106,12 +106,12 @@ class Batching:
         assert waiting.outcome is not None
         raise waiting.outcome
 
-    def close(self) -> None:
-        """Take no more; `pump` ends once all that waits has gone out."""
+    def _close(self) -> None:
+        """Take no more; `_pump` ends once all that waits has gone out."""
         self._closed = True
         self._called.set()
 
-    async def pump(self) -> None:
+    async def _pump(self) -> None:
         """Send batch after batch."""
         try:
             while self._queue or not self._closed:
@@ -184,12 +184,12 @@ async def open_batching(send: SendBatch) -> AsyncIterator[Batching]:
     batching = Batching(send)
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(batching.pump)
+        tasks.start_soon(batching._pump)
         try:
             yield batching
         except Exception as error:  # the caller's own: it is not to come out of here as a group
             failure = error
         finally:
-            batching.close()
+            batching._close()
     if failure is not None:
         raise failure

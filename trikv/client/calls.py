@@ -27,6 +27,7 @@ from trikv.client.errors import Refused, Unavailable
 from trikv.client.model import Item, Written
 from trikv.client.nodes import Nodes, Search
 from trikv.client.wire import Answer, Failure, Meaning, Reading, Request
+from trikv.errors import NotFound, VersionConflict
 
 T = TypeVar("T")
 
@@ -46,6 +47,9 @@ READ_WAIT_S = 2.0
 
 #: A read that is not answered within this long is asked of another node.
 READ_ATTEMPT_S = 3.0
+
+#: What only the leader says to what only the leader is asked: these tell what its map holds.
+ONLY_OF_A_LEADER = frozenset({VersionConflict.code, NotFound.code})
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,8 @@ def ask_leader(call: Call, make: Make, attempt_s: float | None, *, read: bool) -
                 search.leads(node)
                 return reading
             case Meaning.REFUSED:
+                if reading.code in ONLY_OF_A_LEADER:
+                    search.leads(node)
                 return reading
             case Meaning.UNKNOWN if not read:
                 return reading

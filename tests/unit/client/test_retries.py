@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import httpx
@@ -102,6 +104,26 @@ def test_a_leader_that_is_named_by_a_strange_address_is_first_looked_for_among_t
     )
     play(shell, scenario, wire)
     assert wire.nodes == [A, B, C, C]
+
+
+@per_shell
+def test_a_leader_is_known_by_its_refusals_too(shell: Shell) -> None:
+    async def scenario(client: Client) -> None:
+        assert await client.delete("k") is None
+        await put_fails(client, VersionConflict, if_present=True)
+        await client.put("k", 1)
+
+    wire = Wire(
+        script(
+            a=[not_leader(None)],
+            b=[
+                problem("not_found", 404, key="k"),
+                problem("version_conflict", 412, key="k", version=None),
+                written(V1),
+            ],
+        )
+    )
+    play(shell, scenario, wire)
 
 
 @per_shell
@@ -464,3 +486,22 @@ def test_a_conflict_tells_the_version_that_the_key_has(shell: Shell) -> None:
 def test_nodes_that_are_none_are_refused(nodes: Any) -> None:
     with pytest.raises(ValueError, match="URL"):
         Client(nodes)
+
+
+@per_shell
+def test_a_call_must_have_some_time(shell: Shell) -> None:
+    async def scenario(client: Client) -> None:
+        with pytest.raises(ValueError, match="timeout_s"):
+            await client.get("k", timeout_s=0)
+
+    play(shell, scenario, Wire(script()))
+    with pytest.raises(ValueError, match="timeout_s"):
+        Client("a:1", timeout_s=-1)
+
+
+def test_a_program_that_imports_the_client_gets_nothing_of_a_node() -> None:
+    check = "import sys, trikv.client; print({'quart', 'hypercorn', 'sqlite3'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "set()\n"
