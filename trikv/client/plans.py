@@ -94,7 +94,10 @@ class Plans:
 
     def for_session(self, version: str | None) -> Plans:
         """The same for a new session, which has seen `version`. Raises InvalidRequest."""
-        session = SessionState(version, self.nodes.reader())
+        node = self.nodes.reader()
+        if node == self.nodes.leader:  # it has enough to do
+            node = self.nodes.after(node)
+        session = SessionState(version, node)
         return Plans(self.nodes, self.timeout_s, self._now, self._rng, session)
 
     def call(self, timeout_s: float | None) -> Call:
