@@ -159,7 +159,7 @@ class SyncClient(SyncCalls):
         timeout_s: float = TIMEOUT_S,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._begin(nodes, timeout_s, transport, Clock())
+        self._begin(nodes, timeout_s, transport, Clock(), random.Random())
 
     def _begin(
         self,
@@ -167,8 +167,8 @@ class SyncClient(SyncCalls):
         timeout_s: float,
         transport: httpx.BaseTransport | None,
         clock: Clock,
+        rng: random.Random,
     ) -> None:
-        rng = random.Random()
         plans = Plans(Nodes(nodes, rng), timeout_s, clock.now_s, rng)
         http_client = httpx.Client(transport=transport, **http.OPTIONS)
         super().__init__(http_client, plans, clock, traced=transport is None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import selectors
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -238,7 +239,8 @@ class SyncWire(httpx.BaseTransport):
 
 class SyncClientOnAClock(SyncClient):
     def __init__(self, nodes: Any, clock: sync.Clock, **more: Any) -> None:
-        self._begin(nodes, more.get("timeout_s", 15.0), more["transport"], clock)
+        timeout_s = more.get("timeout_s", 15.0)
+        self._begin(nodes, timeout_s, more["transport"], clock, random.Random(0))
 
 
 class _Faced:
