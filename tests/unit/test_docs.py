@@ -7,6 +7,7 @@ sentence is true is beyond a test.
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import trikv
+import trikv.client
 from trikv.config import SETTINGS, Setting
 from trikv.errors import TrikvError
 from trikv.link import LinkState
@@ -24,7 +26,8 @@ README = ROOT / "README.md"
 API = ROOT / "docs" / "api.md"
 DESIGN = ROOT / "docs" / "design.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
-PAGES = [README, API, DESIGN, OPERATIONS, ROOT / "CHANGELOG.md"]
+CLIENT = ROOT / "docs" / "client.md"
+PAGES = [README, API, DESIGN, OPERATIONS, CLIENT, ROOT / "CHANGELOG.md"]
 
 RUN_COMMAND = (
     "python3 -m venv .venv && .venv/bin/pip install '.[loadgen]' && .venv/bin/python -m loadgen"
@@ -120,6 +123,41 @@ def test_the_api_tells_every_error_code(error: type[TrikvError]) -> None:
     assert status == str(error.status)
     assert meaning
     assert may_have_written.startswith("**yes**" if error.may_have_written else "no")
+
+
+def test_the_clients_guide_tells_every_public_name() -> None:
+    told = "\n".join(row[0] for row in rows(CLIENT))
+    for name in trikv.client.__all__:
+        assert re.search(rf"\b{name}\b", told), name
+        assert getattr(trikv.client, name).__doc__ or name in ("Consistency", "Operation")
+
+
+@pytest.mark.parametrize("name", ["Client", "Session", "SyncClient", "SyncSession", "Batching"])
+def test_the_clients_guide_tells_every_method(name: str) -> None:
+    kind = getattr(trikv.client, name)
+    methods = [method for method in dir(kind) if not method.startswith("_")]
+    (row,) = [row for row in rows(CLIENT) if re.search(rf"\b{name}\b", row[0])]
+    if name == "SyncClient":  # the same without batching, and with close
+        methods.remove("close")
+        row = next(row for row in rows(CLIENT) if row[0].startswith("Client("))
+    for method in methods:
+        assert re.search(rf"\b{method}\b", row[1]), method
+        assert getattr(kind, method).__doc__
+
+
+def test_the_sync_client_has_the_methods_of_the_other_word_for_word() -> None:
+    for one, other in (("Client", "SyncClient"), ("Session", "SyncSession")):
+        kind, plain = (getattr(trikv.client, name) for name in (one, other))
+        for method in ("__init__", "put", "get", "delete", "batch", "list", "watch"):
+            expected, found = (
+                [
+                    (parameter.name, parameter.kind, parameter.default)
+                    for parameter in inspect.signature(getattr(each, method)).parameters.values()
+                ]
+                for each in (kind, plain)
+            )
+            if method != "__init__" or one == "Client":
+                assert found == expected, method
 
 
 @pytest.mark.parametrize(("name", "value"), bounds())

@@ -1,0 +1,73 @@
+"""What both clients need to know of httpx: how long each thing may take, and whether a request has
+left.
+
+A request that has not begun to leave has certainly not been answered, and may be sent elsewhere
+whatever it was. httpx's own transport tells when it begins to send (the `trace` extension); with a
+transport of the caller's only its exceptions tell, and what they leave open counts as sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from trikv import __version__
+from trikv.client.calls import Send
+from trikv.client.wire import MAX_ANSWER_BYTES, Failure
+
+#: A node that is up takes a connection at once; one that is gone may not even refuse it.
+CONNECT_S = 2.0
+
+#: Shorter than a node's own (60 s), so that a reused connection does not race its closing.
+KEEPALIVE_S = 30.0
+
+#: Connections to all nodes together; further calls wait for one.
+MAX_CONNECTIONS = 200
+
+#: What httpx raises before anything was sent, whatever the transport.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+#: All that httpx raises for an exchange that fails.
+HTTP_ERRORS = (httpx.HTTPError, httpx.InvalidURL)
+
+OPTIONS: dict[str, Any] = {
+    "trust_env": False,  # a proxy set for the web is not meant for the nodes of a cluster
+    "limits": httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_S),
+    "headers": {"user-agent": f"trikv/{__version__}"},
+}
+
+
+class Departure:
+    """Whether a request has begun to leave. `traced`: by httpx's own transport, which tells."""
+
+    def __init__(self, send: Send, *, traced: bool) -> None:
+        self._send = send
+        self.sent = not traced
+
+    def trace(self, name: str, _: Any) -> None:
+        if name.endswith(".send_request_headers.started"):
+            self.sent = True
+
+    async def atrace(self, name: str, info: Any) -> None:
+        self.trace(name, info)
+
+    def failure(self, error: BaseException) -> Failure:
+        sent = self.sent and not isinstance(error, _NOT_SENT)
+        return Failure(sent, f"{self._send.node}: {error or type(error).__name__}")
+
+    def too_late(self) -> Failure:
+        return Failure(self.sent, f"{self._send.node}: no answer within {self._send.timeout_s:g} s")
+
+    def too_large(self) -> Failure:
+        detail = f"{self._send.node}: an answer of more than {MAX_ANSWER_BYTES} bytes"
+        return Failure(self.sent, detail)
+
+
+def timeouts(send: Send) -> httpx.Timeout:
+    """For one attempt; connecting is the one thing that has a bound of its own."""
+    return httpx.Timeout(send.timeout_s, connect=min(CONNECT_S, send.timeout_s))
+
+
+#: For a stream, whose silence is the watch's business.
+STREAM_TIMEOUT = httpx.Timeout(None, connect=CONNECT_S)
