@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import trio
 
 from trikv import __version__, logs
-from trikv.committer import RunBlocking, run_in_thread, run_inline
+from trikv.committer import RunBlocking, RunByDisk, run_in_thread, run_inline
 from trikv.config import Config, reachable_url, read_config
 from trikv.errors import SettingError
 from trikv.node import Node, open_node
@@ -71,6 +71,7 @@ async def run(config: Config) -> None:
                 store=store,
                 transport=transport,
                 run_blocking=how,
+                run_commits=None if config.data_dir is None else RunByDisk(),
                 url=reachable_url(config, port),
             ) as node,
         ):

@@ -14,12 +14,14 @@ How it works. One task takes the first change that waits, drains what else has q
 runs them in one transaction in a worker thread. While it waits for the disk, the next group gathers:
 the slower the disk, the larger the groups. No timer is needed.
 
-How blocking work is run is a parameter (`RunBlocking`): simulated time and threads do not mix.
+How blocking work is run is a parameter (`RunBlocking`): simulated time and threads do not mix. A real
+node runs its commits as its disk allows (`RunByDisk`).
 """
 
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -37,6 +39,12 @@ Change = Callable[[Store], T]
 #: Changes in one transaction. Beyond a few hundred an fsync is paid off already.
 MAX_GROUP = 512
 
+#: A commit that takes no longer is quick: others wait as long for a page of a list, or a large body.
+QUICK_S = 0.003
+
+#: So many quick commits in a row, and the next need no thread.
+TRUSTED = 100
+
 
 class RunBlocking(Protocol):
     async def __call__(self, work: Callable[[], T]) -> T: ...
@@ -53,6 +61,32 @@ async def run_inline(work: Callable[[], T]) -> T:
         return work()
     finally:
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+class RunByDisk:
+    """Run commits here and now while the disk is quick, and in a worker thread while it is not.
+
+    A thread takes a commit to the disk and its outcome back, for more than a quick disk takes itself. A
+    slow one must not hold up everything else that the node does. What it did of late is what is known
+    of a disk: after one commit that was slow the next are run in a thread, until so many in a row were
+    quick. So a disk that fails holds the node up once.
+    """
+
+    def __init__(self, clock_s: Callable[[], float] = time.perf_counter) -> None:
+        self._clock_s = clock_s
+        self.quick = 0
+        """How many in a row were quick."""
+
+    async def __call__(self, work: Callable[[], T]) -> T:
+        def timed() -> T:
+            began_s = self._clock_s()
+            try:
+                return work()
+            finally:
+                took_s = self._clock_s() - began_s
+                self.quick = self.quick + 1 if took_s <= QUICK_S else 0
+
+        return await (run_inline if self.quick >= TRUSTED else run_in_thread)(timed)
 
 
 class _Waiting:

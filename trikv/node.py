@@ -192,6 +192,7 @@ async def open_node(
     store: Store,
     transport: Transport,
     run_blocking: RunBlocking,
+    run_commits: RunBlocking | None = None,
     url: str | None = None,
     now_us: Callable[[], int] = wall_clock_us,
     rng: random.Random | None = None,
@@ -200,10 +201,11 @@ async def open_node(
 
     `url` is where clients reach it. `run_blocking`, `now_us` and `rng` are the seams for simulated
     time: how blocking work runs, the wall clock in microseconds, and where ids and backoffs come from.
+    With `run_commits`, commits run in a way of their own.
     """
     rng = rng or random.SystemRandom()
     try:
-        committer = Committer(store, run_blocking)
+        committer = Committer(store, run_commits or run_blocking)
         async with trio.open_nursery() as services:
             services.start_soon(committer.run)
             async with trio.open_nursery() as wires:

@@ -33,7 +33,7 @@ from typing import Any, Literal, NamedTuple
 
 from trikv.errors import SettingError, StorageFailed
 from trikv.messages import MAX_KEY_BYTES
-from trikv.state import NodeState, facts_of, state_of
+from trikv.state import NodeState, state_of
 from trikv.version import Epoch, Record, Version
 
 Durability = Literal["fsync", "os"]
@@ -218,8 +218,8 @@ class Store:
     def set_state(self, state: NodeState) -> None:
         """What the node knows of itself from now on. Raises AssertionError if it contradicts itself."""
         state.check_invariants()
-        before = facts_of(self.state)
-        changed = [(name, text) for name, text in facts_of(state).items() if before[name] != text]
+        fields = zip(NodeState._fields, self.state, state, strict=True)
+        changed = [(name, str(after)) for name, before, after in fields if before != after]
         self._writer.executemany(
             "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             changed,
