@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import trio
@@ -87,6 +88,26 @@ class Wires:
 
     def is_cut(self, url: str) -> bool:
         return url in self._cut
+
+    @contextmanager
+    def held(self, url: str) -> Iterator[None]:
+        """Inside, `post` can be used; if the wire is cut, what goes on inside ends with PeerFailed."""
+        with trio.CancelScope() as scope:
+            self._in_use[scope] = url
+            try:
+                yield
+            finally:
+                del self._in_use[scope]
+        if scope.cancelled_caught:
+            raise PeerFailed(f"{url}: the wire was cut")
+
+    async def post(self, base: str, path: str, body: bytes) -> Reply:
+        """A request on a wire that is held, and whose holder sees to it that it ends in time."""
+        url = base + path
+        if base in self._cut:
+            await trio.lowlevel.checkpoint()
+            raise PeerFailed(f"{url}: the wire is cut")
+        return await self._transport.request("POST", url, body, timeout_s=math.inf)
 
     async def request(
         self,

@@ -199,6 +199,7 @@ class Link:
         self._usual_reply: Reply | None = None
         self._posted = trio.Event()  # set: a request has been begun
         self._answered = trio.Event()
+        self._posted_at = 0.0
         self._quiet_since = math.inf  # when the last one ended; infinity: one is in flight
         self._behind = trio.Event()  # set: a record was turned away, the map must be read again
         self._undecided: list[Parcel] = []  # acknowledged while syncing
@@ -341,10 +342,11 @@ class Link:
         self._usual_reply = None
         self._enter(LinkState.SYNCING)
         self._quiet_since = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_synced, after)
-            nursery.start_soon(self._pump)
-            nursery.start_soon(self._keep_time)
+        with self._wires.held(self.url):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_synced, after)
+                nursery.start_soon(self._pump)
+                nursery.start_soon(self._keep_time)
 
     def waits(self, reason: str) -> None:
         """The handshake cannot go on yet."""
@@ -432,7 +434,7 @@ class Link:
                 await self._wake.wait()
             self._nudged = False
             self._in_flight = self._take()
-            self._quiet_since = math.inf
+            self._posted_at, self._quiet_since = trio.current_time(), math.inf
             self._posted.set()
             await self._post(self._in_flight)
             self._quiet_since = trio.current_time()
@@ -448,22 +450,29 @@ class Link:
     async def _keep_time(self) -> None:
         """Where nothing else is sent: soon a watermark that has moved, now and then a heartbeat.
 
-        A task of its own, since a deadline for each wait of the pump would cost more than the wait.
+        And what was sent is answered in time, or the session ends: raises PeerFailed. A task of its own,
+        since a deadline for each wait of the pump would cost more than the wait.
         """
+        pause_s = min(FLUSH_S, self._timeout_s)  # it need not look at each of many requests
         while True:
+            if self._quiet_since == math.inf:
+                self._answered = trio.Event()
+                with trio.move_on_at(self._posted_at + self._timeout_s):
+                    await self._answered.wait()
+                if not self._answered.is_set():
+                    raise PeerFailed(f"{self.url}: no answer within {self._timeout_s:g} s")
+                await trio.sleep(pause_s)
+                continue
             self._posted = trio.Event()
             moved = self.stored_us is not None and self.watermark_us != self.stored_us
             with trio.move_on_at(self._quiet_since + (FLUSH_S if moved else HEARTBEAT_S)):
                 await self._posted.wait()
             if self._posted.is_set():
-                await trio.sleep(FLUSH_S)
+                await trio.sleep(pause_s)
             else:
                 self._nudged = True
                 self._wake.set()
                 await self._posted.wait()
-            if self._quiet_since == math.inf:
-                self._answered = trio.Event()
-                await self._answered.wait()
 
     def _take(self) -> list[Parcel]:
         """The parcels for one request: bounded, but at least one if there is any."""
@@ -494,9 +503,10 @@ class Link:
             established=bool(ends),
         )
         self.rounds_begun += 1
-        url, round_ = f"{self.url}/replicate", self.rounds_begun
-        reply = await self._wires.request("POST", url, body, timeout_s=self._timeout_s)
+        round_ = self.rounds_begun
+        reply = await self._wires.post(self.url, "/replicate", body)
         if reply != self._usual_reply:  # to the last byte: read and checked once for a session
+            url = f"{self.url}/replicate"
             answer = decode_reply(url, reply, ReplicateAnswer)
             if (answer.status, answer.epoch) != (
                 "ok",
