@@ -60,8 +60,7 @@ class ByteStream:
                 return
             await trio.lowlevel.wait_writable(self.socket)
 
-    @property
-    def quiet(self) -> bool:
+    def is_quiet(self) -> bool:
         """Whether it is open, and there is nothing to be received."""
         try:
             self.socket.recv(1, socket.MSG_PEEK)

@@ -40,7 +40,7 @@ class Kept:
         """The status and the body of the reply to one request. Raises PeerFailed or OSError."""
         stream, self._stream = self._stream, None
         try:
-            if stream is None or not stream.quiet:
+            if stream is None or not stream.is_quiet():
                 if stream is not None:
                     stream.close()
                 stream = await self._open()

@@ -7,6 +7,7 @@ what gathers while the disk is busy. `CountedStore` counts transactions, and fai
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -16,8 +17,17 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trikv.committer import MAX_GROUP, Change, Committer, run_in_thread, run_inline
-from trikv.errors import NotReady, StaleEpoch, StorageFailed
+from trikv.committer import (
+    MAX_GROUP,
+    QUICK_S,
+    TRUSTED,
+    Change,
+    Committer,
+    RunByDisk,
+    run_in_thread,
+    run_inline,
+)
+from trikv.errors import NotFound, NotReady, StaleEpoch, StorageFailed
 from trikv.store import FILE_NAME, Store
 from trikv.version import Epoch, Record, Version
 
@@ -355,3 +365,79 @@ async def test_a_committer_that_is_cancelled_lets_nobody_wait(autojump_clock: Mo
                     scope.cancel()
                     await committer.run()
         assert told == 5 * MAX_GROUP
+
+
+class Clock:
+    """Each commit takes as long as the test says."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.took_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def work(self) -> int:
+        self.now_s += self.took_s
+        return threading.get_ident()
+
+
+async def test_commits_run_in_a_thread_until_the_disk_was_quick_for_long() -> None:
+    clock = Clock()
+    run = RunByDisk(clock)
+    here = threading.get_ident()
+    clock.took_s = QUICK_S / 2
+    ran = [await run(clock.work) for _ in range(TRUSTED + 5)]
+    assert here not in ran[:TRUSTED]
+    assert ran[TRUSTED:] == [here] * 5
+    clock.took_s = 2 * QUICK_S
+    assert await run(clock.work) == here  # which could not be known
+    assert await run(clock.work) != here
+    clock.took_s = 0
+    assert here not in [await run(clock.work) for _ in range(TRUSTED)]
+    assert await run(clock.work) == here
+
+
+async def test_a_disk_that_refuses_quickly_is_quick_and_its_error_is_passed_on() -> None:
+    run = RunByDisk(Clock())
+
+    def refuse() -> None:
+        raise OSError("no space")
+
+    for _ in range(TRUSTED + 1):
+        with pytest.raises(OSError, match="no space"):
+            await run(refuse)
+    assert run.quick == TRUSTED + 1
+
+
+async def test_what_follows_a_commit_follows_it_whoever_has_left(bench: Bench) -> None:
+    followed: list[str | None] = []
+
+    async def leave(scope: trio.CancelScope, name: str) -> None:
+        with scope:
+            await bench.committer.commit(lambda _: name, followed.append)
+
+    scopes = [trio.CancelScope() for _ in range(3)]
+    async with bench.busy_disk() as nursery:
+        for index, scope in enumerate(scopes):
+            nursery.start_soon(leave, scope, f"w{index}")
+            await wait_all_tasks_blocked()
+        scopes[1].cancel()
+        await wait_all_tasks_blocked()
+        assert followed == []
+    assert scopes[1].cancelled_caught
+    assert followed == ["w0", "w1", "w2"]
+
+
+async def test_what_follows_a_refusal_or_the_end_is_told_so(bench: Bench) -> None:
+    followed: list[object] = []
+
+    def refuse(_: Store) -> None:
+        raise NotFound("no")
+
+    with pytest.raises(NotFound):
+        await bench.committer.commit(refuse, followed.append)
+    bench.committer.close()
+    with pytest.raises(NotReady):
+        await bench.committer.commit(lambda _: 1, followed.append)
+    assert followed == [None, None]

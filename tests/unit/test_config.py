@@ -55,6 +55,7 @@ def test_every_setting_is_read() -> None:
         "WRITE_TIMEOUT": "3",
         "MAX_VALUE_BYTES": "100",
         "MAX_INFLIGHT_WRITES": "10",
+        "FAST_LANE": "off",
         "LOG_LEVEL": "debug",
     }
     assert set(environment) == {setting.name for setting in SETTINGS}
@@ -74,6 +75,7 @@ def test_every_setting_is_read() -> None:
         write_timeout_s=3,
         max_value_bytes=100,
         max_inflight_writes=10,
+        fast_lane=False,
         log_level="DEBUG",
     )
 
@@ -167,6 +169,7 @@ BAD = [
     ("MAX_VALUE_BYTES", str(16 * 2**20 + 1)),
     ("MAX_INFLIGHT_WRITES", "0"),
     ("MAX_INFLIGHT_WRITES", "100001"),
+    ("FAST_LANE", "yes"),
     ("LOG_LEVEL", "LOUD"),
     ("LOG_LEVEL", "20"),
 ]
