@@ -53,6 +53,9 @@ from trikv.watermark import Issued
 
 T = TypeVar("T")
 
+#: What a record takes beside its key and value while it travels: names, version, escapes.
+FRAME_BYTES = 100
+
 #: What `Retry-After` says to a client whose write was one too many: by then most in flight are done.
 RETRY_AFTER_S = 1
 
@@ -60,7 +63,9 @@ RETRY_AFTER_S = 1
 class _Write:
     """One write on its way: who has acknowledged it, and which deliveries have not ended."""
 
-    def __init__(self, voters: Sequence[Voters]) -> None:
+    def __init__(self, voters: Sequence[Voters], records: int = 0, size: int = 0) -> None:
+        self.records, self.size = records, size
+        """What links will be asked to take."""
         self.count = AckCount(voters, ())
         """By those in force when its version was issued; of all followers, once it is with the links."""
         self.began = trio.current_time()
@@ -133,6 +138,7 @@ class Leader:
         self._max_inflight_writes = max_inflight_writes
         self._stopping = False
         self._ended = False
+        self._coming_records = self._coming_bytes = 0  # of writes that are being committed
         self._progress = trio.Event()
         self._awaited = False
         self._writes: dict[Version, _Write] = {}  # those that are still being delivered
@@ -205,12 +211,38 @@ class Leader:
             )
         self.check_links()
         self.inflight_writes += 1
+        size = sum(len(one.key) + len(one.value) + FRAME_BYTES for one in operations)
         try:
-            return await self._replicate(operations)
+            if not self._has_room(len(operations), size):
+                await self._wait_for_room(len(operations), size)
+            return await self._replicate(operations, size)
         except _Refused as refused:
             raise await self._confirm_refusal(refused) from None
         finally:
             self.inflight_writes -= 1
+
+    def _has_room(self, records: int, size: int) -> bool:
+        """Whether a quorum of links could take so much, beside what is being committed."""
+        records += self._coming_records
+        size += self._coming_bytes
+        roomy = {name_of(link) for link in self.links if link.live and link.has_room(records, size)}
+        return self.enough(roomy)
+
+    async def _wait_for_room(self, records: int, size: int) -> None:
+        """More is written than followers take: the writers wait, or links would fall back to syncing.
+
+        Raises NotReady, NotEnoughFollowers, Overloaded.
+        """
+        with trio.move_on_after(self.write_timeout_s):
+            await self.until(
+                lambda: self._has_room(records, size) or not self.enough(self.live_followers)
+            )
+            self.check_links()
+            return
+        raise Overloaded(
+            f"followers have not taken what came before within {self.write_timeout_s:g} s",
+            retry_after_s=RETRY_AFTER_S,
+        )
 
     def check_links(self) -> None:
         """Raises NotEnoughFollowers."""
@@ -232,7 +264,7 @@ class Leader:
             return error
         return refused.refusal
 
-    async def _replicate(self, operations: Sequence[Operation]) -> Confirmed:
+    async def _replicate(self, operations: Sequence[Operation], size: int) -> Confirmed:
         def make(store: Store, version: Version) -> Sequence[Record]:
             for index, operation in enumerate(operations):
                 place = f"operations[{index}]: " if len(operations) > 1 else ""
@@ -242,7 +274,9 @@ class Leader:
                     raise _Refused(*refused)
             return [operation.record(version) for operation in operations]
 
-        write = _Write(self.in_force)  # no checkpoint before the version is issued
+        write = _Write(
+            self.in_force, len(operations), size
+        )  # no checkpoint before the version is issued
         version, records = await self.commit(make, write)
         self.patience.limit(write.decided)
         await write.decided.wait()
@@ -281,12 +315,16 @@ class Leader:
             return records
 
         def then(records: Sequence[Record] | None) -> None:
+            self._coming_records -= write.records
+            self._coming_bytes -= write.size
             write.trace.commit_ms = write.elapsed_ms()
             if records:
                 self._fan_out(Encoded(records, version.timestamp_us), version, write)
             self._issued.resolve(version.timestamp_us)
             self.progress()
 
+        self._coming_records += write.records
+        self._coming_bytes += write.size
         try:
             return version, await self.committer.commit(change, then)
         except NotReady:

@@ -258,11 +258,8 @@ class Link:
         """Take a committed write on its way; None if the link is not up, or its outbox full."""
         if self._state not in (LinkState.SYNCING, LinkState.LIVE):
             return None
-        if (
-            self._held_records + content.records > MAX_OUTBOX_RECORDS
-            or self.held_bytes + content.size > MAX_OUTBOX_BYTES
-            or self._wires.is_cut(self.url)  # which the session may not have noticed yet
-        ):
+        # The session may not have noticed yet that it is cut.
+        if not self.has_room(content.records, content.size) or self._wires.is_cut(self.url):
             self.watermark_us  # noqa: B018 - as far as it came; now it stands
             self._enter(LinkState.SYNCING)
             self._behind.set()
@@ -273,6 +270,13 @@ class Link:
         self.held_bytes += content.size
         self._outstanding.add(content.timestamp_us)
         return parcel
+
+    def has_room(self, records: int, size: int) -> bool:
+        """Whether the outbox would take so much."""
+        return (
+            self._held_records + records <= MAX_OUTBOX_RECORDS
+            and self.held_bytes + size <= MAX_OUTBOX_BYTES
+        )
 
     def send(self, parcel: Parcel) -> None:
         """Bring an accepted write to the follower; `parcel.told` hears whether it counts.

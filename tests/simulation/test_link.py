@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import MockClock
 
 import trikv.link
-from tests.support import Cluster, dump, open_cluster, put, until
+from tests.support import Cluster, call, dump, open_cluster, put, until
 from trikv.errors import PeerFailed
 from trikv.lag import LagRange
 from trikv.link import LinkState
@@ -247,3 +248,47 @@ async def test_a_batch_for_a_disk_that_was_emptied_since_is_refused(
         assert reply.status == 409
         assert msgspec.json.decode(reply.body)["code"] == "wrong_node"
         assert follower.store.state == state
+
+
+async def test_more_than_followers_take_at_once_waits_its_turn_and_no_link_falls_back(
+    autojump_clock: MockClock,
+) -> None:
+    """Fifty batches of a thousand are more than an outbox holds: that is no reason to refuse any."""
+    operations = [{"op": "put", "key": f"key{index}", "value": 1} for index in range(1000)]
+    body = msgspec.json.encode({"operations": operations})
+    statuses: list[int] = []
+    async with open_cluster(3, write_quorum=2) as cluster:
+        cluster.leader.lag.set(LagRange(50, 50))
+        states: set[LinkState] = set()
+
+        async def write() -> None:
+            statuses.append((await call(cluster.node, "POST", "/batch", body)).status)
+            states.update(link.state for link in cluster.leader.links)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(write)
+    assert statuses == [200] * 50
+    assert states == {LinkState.LIVE}
+
+
+async def test_a_write_for_which_there_is_no_room_in_time_is_refused_unwritten(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trikv.link.MAX_OUTBOX_RECORDS", 2)
+    async with open_cluster(2, write_quorum=1, write_timeout_s=3) as cluster:
+        cluster.leader.lag.set(LagRange(2000, 2000))
+        answers: list[tuple[int, str]] = []
+
+        async def write(key: str) -> None:
+            status, told = await put(cluster.node, key, 1)
+            answers.append((status, told.get("code", "")))
+
+        async with trio.open_nursery() as nursery:
+            for index in range(8):
+                nursery.start_soon(write, f"key{index}")
+                await trio.lowlevel.checkpoint()
+        # Two at a time, 2 s each: two at once, two after 2 s; the others have waited 3 s by then.
+        assert sorted(answers) == [(200, "")] * 4 + [(503, "overloaded")] * 4
+        written = {record.key for record in cluster.node.store.page_by_key("", 100, 10**6)}
+        assert len(written) == 4
