@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from tests.simulation.fleet import open_fleet
-from tests.support import open_cluster
+from tests.support import open_cluster, put
 from trikv.errors import NotReady
 from trikv.store import Store
 from trikv.version import MAX_TIMESTAMP_US, Record, Version
@@ -46,6 +47,36 @@ async def test_a_leader_that_cannot_commit_because_it_stops_was_not_deposed(
         assert leader.live_links == 1
         assert leader.resolved_us == leader.issued_us  # nobody waits for what will not come
         assert cluster.node.store.get("a") is None
+
+
+async def test_a_write_that_the_disk_holds_up_until_all_has_ended_is_waited_for_by_nobody(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_cluster(1, write_quorum=1) as cluster:
+        leader = cluster.leader
+        run_blocking = cluster.node.committer._run_blocking
+
+        async def slow(work: Callable[[], Any]) -> Any:
+            await trio.sleep(1)
+            return await run_blocking(work)
+
+        monkeypatch.setattr(cluster.node.committer, "_run_blocking", slow)
+        answers = []
+
+        async def write() -> None:
+            answers.append((await put(cluster.node, "a", 1), trio.current_time()))
+
+        async with trio.open_nursery() as nursery:
+            began = trio.current_time()
+            nursery.start_soon(write)
+            await trio.sleep(0.5)
+            leader.stop()
+            await leader.drained()  # nothing is with the links yet
+        ((status, body), ended) = answers[0]
+        assert (status, body["code"]) == (503, "quorum_not_met")
+        assert "before this node stopped" in body["detail"]
+        assert ended - began == pytest.approx(1)  # and not after the write timeout
+        assert cluster.node.store.get("a") is not None
 
 
 async def test_a_full_disk_holds_the_floor_back_and_says_so_and_the_leader_leads_on(
