@@ -277,6 +277,14 @@ _ALL = (
         "            for index, operation in enumerate(operations):\n",
     ),
     Mutant(
+        "a heartbeat that looks at no promise",
+        "trikv.follower",
+        "            and _after(self.state, batch) == self.state\n",
+        "",
+        # Not by the walks: an old leader must be read that is cut off while its successor confirms.
+        "tests/unit/test_core_batches.py",
+    ),
+    Mutant(
         "a linearizable read without a heartbeat",
         "trikv.leader",
         "            return self.enough(fresh) and (\n",
