@@ -276,7 +276,7 @@ class Watch:
         return self._changes([record for record in shown if self._is_told(record)], sure)
 
     def _make_sure(self, place: Version, newest: Version | None) -> bool:
-        """Whether one can resume from this place, and from those before; else, once `newest` is confirmed."""
+        """Whether one can resume here by now; else it can once `newest` is confirmed."""
         bound = self._bound()
         if bound is not None and (newest is None or newest <= bound):
             self._resume, self._unsure = place, None

@@ -48,4 +48,4 @@ def test_whoever_watches_ends_with_what_is_there(first: int) -> None:
             failure.add_note(f"run_watched_walk({seed})")
             raise
     assert sum(one.streams for one in watchers) > 20 * BLOCK
-    assert sum(one.changes for one in watchers) > 100 * BLOCK
+    assert sum(one.changes for one in watchers) > 30 * BLOCK

@@ -37,7 +37,16 @@ class Watcher:
         self._versions: dict[str, Version] = {}  # of what this program was told
         self._resume: str | None = None
         self._calm = False
+        self._stays_at: str | None = None
         self._begin()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return {key: value for key, (value, _) in self.state.items()}
+
+    def stay(self, name: str) -> None:
+        """From the next stream on it is at this node, and nothing cuts it off."""
+        self._stays_at, self._calm = name, True
 
     def _begin(self) -> None:
         """A program begins, with what the last one knew."""
@@ -50,13 +59,13 @@ class Watcher:
     async def run(self) -> None:
         """For ever."""
         while True:
-            name = self._rng.choice(self._fleet.names)
+            name = self._stays_at or self._rng.choice(self._fleet.names)
             node = self._fleet.nodes.get(name)
             if node is not None:
                 self._feed.node = f"http://{name}"
                 await self._read(node)
                 self._feed.lost(trio.current_time())
-            if self._rng.random() < 0.1:
+            if not self._calm and self._rng.random() < 0.1:
                 self._begin()
             await trio.sleep(self._rng.uniform(0, 0.3))
 

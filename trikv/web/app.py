@@ -164,7 +164,7 @@ def _respond(given: Answer) -> Response:
 
 async def _nothing() -> AsyncIterator[bytes]:
     """The body of an answer that is not shown."""
-    for chunk in ():
+    for chunk in tuple[bytes]():
         yield chunk
 
 
