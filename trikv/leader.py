@@ -14,6 +14,8 @@ Rules
 - A read is confirmed once the record that it shows is known to be on as many followers as the quorum
   asks for, and as many have answered a request that was begun after the read: then no other leadership
   had begun before it. Reads that wait at the same time share these requests.
+- What is confirmed can be told by a version, too: up to `confirmed`, all is on enough followers. What
+  was is so for good, so it never falls.
 - A leader that is refused by a higher epoch, or that promises one itself, leads no more: see
   `superseded`. Nothing makes it lead again but a new start.
 
@@ -141,6 +143,7 @@ class Leader:
         self._coming_records = self._coming_bytes = 0  # of writes that are being committed
         self._progress = trio.Event()
         self._awaited = False
+        self._confirmed_us = -1
         self._writes: dict[Version, _Write] = {}  # those that are still being delivered
 
     @property
@@ -164,6 +167,25 @@ class Leader:
     def enough(self, followers: Set[str]) -> bool:
         """Whether these followers, by node id, can confirm a write."""
         return all_met_by(self.in_force, followers)
+
+    @property
+    def confirmed(self) -> Version | None:
+        """Up to this version all that the map holds is on as many followers as confirm a write.
+
+        Or a newer record of its key is. None as long as too few have been brought in: then nothing is,
+        not even what was here before. It never falls.
+        """
+        ahead: set[str] = set()
+        reached_us = self.resolved_us if self.enough(ahead) else -1
+        if reached_us < 0:
+            known = [(us, link) for link in self.links if (us := link.watermark_us) is not None]
+            for us, link in sorted(known, key=lambda one: one[0], reverse=True):
+                ahead.add(name_of(link))
+                if self.enough(ahead):
+                    reached_us = us
+                    break
+        self._confirmed_us = max(self._confirmed_us, reached_us)
+        return None if self._confirmed_us < 0 else Version(self.epoch, self._confirmed_us)
 
     @property
     def live_followers(self) -> set[str]:
@@ -378,7 +400,7 @@ class Leader:
         """Wait until nothing is on its way any more; at the end nobody waits for an outcome."""
         try:
             while self._writes:
-                await self._until_progress()
+                await self.until_progress()
         finally:
             self._ended = True
             for write in self._writes.values():
@@ -448,7 +470,7 @@ class Leader:
             self.check_leads()
             if true():
                 return
-            await self._until_progress()
+            await self.until_progress()
 
     def progress(self) -> None:
         """Let those look again who wait for the links."""
@@ -457,7 +479,8 @@ class Leader:
             self._progress.set()
             self._progress = trio.Event()
 
-    async def _until_progress(self) -> None:
+    async def until_progress(self) -> None:
+        """Wait until links have brought something about, or the leadership ends."""
         self._awaited = True
         await self._progress.wait()
 

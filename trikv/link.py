@@ -127,6 +127,11 @@ class Host(Protocol):
         ...
 
     @property
+    def confirmed(self) -> Version | None:
+        """Up to here all is on enough nodes; None: nothing is known to be."""
+        ...
+
+    @property
     def floor(self) -> Version: ...
     async def read_back(
         self, after: Version, place: Place | None, limit: int, max_bytes: int
@@ -197,6 +202,8 @@ class Link:
         self._wake = trio.Event()
         self._nudged = False
         self._usual_reply: Reply | None = None
+        self._watched = False  # the follower has said that somebody watches it
+        self._told_confirmed: Version | None = None
         self._posted = trio.Event()  # set: a request has been begun
         self._answered = trio.Event()
         self._posted_at = 0.0
@@ -468,15 +475,25 @@ class Link:
                 await trio.sleep(pause_s)
                 continue
             self._posted = trio.Event()
-            moved = self.stored_us is not None and self.watermark_us != self.stored_us
-            with trio.move_on_at(self._quiet_since + (FLUSH_S if moved else HEARTBEAT_S)):
+            due = self._quiet_until()
+            # What is confirmed moves by the acknowledgements of others.
+            look = trio.current_time() + FLUSH_S if self._watched else due
+            with trio.move_on_at(min(due, look)):
                 await self._posted.wait()
             if self._posted.is_set():
                 await trio.sleep(pause_s)
-            else:
+            elif trio.current_time() >= self._quiet_until():
                 self._nudged = True
                 self._wake.set()
                 await self._posted.wait()
+
+    def _quiet_until(self) -> float:
+        """When something is to be sent where nothing has been since the last answer."""
+        news = self.stored_us is not None and (
+            self.watermark_us != self.stored_us
+            or (self._watched and self._host.confirmed != self._told_confirmed)
+        )
+        return self._quiet_since + (FLUSH_S if news else HEARTBEAT_S)
 
     def _take(self) -> list[Parcel]:
         """The parcels for one request: bounded, but at least one if there is any."""
@@ -496,6 +513,11 @@ class Link:
         ends = [p.establishes for p in parcels if p.establishes is not None]
         watermark_us = ends[-1] if ends else self.watermark_us
         watermark = None if watermark_us is None else Version(epoch, watermark_us)
+        confirmed = None
+        if watermark is not None and (
+            self._watched or not parcels
+        ):  # a heartbeat costs nobody time
+            self._told_confirmed = confirmed = self._host.confirmed
         body = encode_batch(
             name,
             epoch,
@@ -505,6 +527,7 @@ class Link:
             # A follower that is brought in yet has not got so far.
             floor=None if watermark is None else min(self._host.floor, watermark),
             established=bool(ends),
+            confirmed=confirmed,
         )
         self.rounds_begun += 1
         round_ = self.rounds_begun
@@ -517,7 +540,7 @@ class Link:
                 str(epoch),
             ) or answer.node_id != self.node_id:
                 raise PeerFailed(f"{url}: not an acknowledgement: {excerpt(reply.body)}")
-            self._usual_reply = reply
+            self._usual_reply, self._watched = reply, answer.watched
         self.rounds_answered = round_
         if watermark_us is not None:
             self.stored_us = max(self.stored_us or 0, watermark_us)

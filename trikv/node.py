@@ -1,8 +1,8 @@
 """One node: THE nursery, what runs in it, and in what order it starts and stops.
 
 Start   store → committer → ready for requests; a leader then takes over, and starts its links
-Stop    no more writes → what is in flight, background deliveries included, within a deadline → links →
-        committer, with what still waits for it → store
+Stop    change streams end → no more writes → what is in flight, background deliveries included, within a
+        deadline → links → committer, with what still waits for it → store
 
 Three nurseries, one inside the other, make that order. The innermost owns the writes and their
 deliveries (the *background nursery*); leaving it waits for them, up to the deadline. Around it lies the
@@ -40,6 +40,7 @@ from trikv.store import EMPTY_DIGEST, Digest, Store
 from trikv.takeover import Takeover
 from trikv.transport import Transport
 from trikv.version import Epoch, Record, Version
+from trikv.watch import Watches
 
 T = TypeVar("T")
 
@@ -72,6 +73,9 @@ class Node:
 
     def __post_init__(self) -> None:
         self._one_scan_at_a_time = trio.Lock()
+        self.watches = Watches(self.store)
+        self.stopping = trio.Event()
+        """Set when a stop begins: what would go on for ever is to end."""
 
     @property
     def leader(self) -> Leader | None:
@@ -98,6 +102,14 @@ class Node:
             f"this node follows; the leader{where}",
             leader={"node_id": known.node_id, "url": known.url} if known else None,
         )
+
+    def begin_stop(self) -> None:
+        """Let those end that would go on for ever; all else goes on yet."""
+        self.stopping.set()
+        if self.leader is not None:
+            self.leader.progress()
+        if self.follower is not None:
+            self.follower.wake()
 
     def require_follower(self) -> Follower:
         """The follower's half. Raises NotFollower."""
@@ -222,6 +234,7 @@ async def open_node(
                     try:
                         yield node
                     finally:  # from here on the background takes nothing new
+                        node.begin_stop()
                         if node.leader is not None:
                             node.leader.stop()
                             background.start_soon(node.leader.drained)

@@ -11,6 +11,7 @@ Rules
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import trio
@@ -151,7 +152,20 @@ async def _read_body(most: int) -> bytes:
 
 
 def _respond(given: Answer) -> Response:
-    return Response(given.body, given.status, dict(given.headers), content_type=given.content_type)
+    body = given.body
+    streamed = not isinstance(body, bytes)
+    if streamed and request.method == "HEAD":  # a stream may have no end, and nobody would see it
+        body = _nothing()
+    response = Response(body, given.status, dict(given.headers), content_type=given.content_type)
+    if streamed:
+        response.timeout = None  # it takes as long as its client takes it
+    return response
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    """The body of an answer that is not shown."""
+    for chunk in tuple[bytes]():
+        yield chunk
 
 
 async def _refuse(error: TrikvError) -> Response:

@@ -126,8 +126,8 @@ async def list_keys(node: Node, request: Request) -> Answer:
     """`GET /kv?prefix=&after=&limit=&min_version=&timeout_ms=`: keys in order, a page at a time."""
     asked = parameters(
         request,
-        prefix=_key_text,
-        after=_key_text,
+        prefix=key_text,
+        after=key_text,
         limit=whole(1, MAX_LIST_KEYS),
         min_version=version,
         timeout_ms=_timeout_ms,
@@ -227,7 +227,7 @@ def _timeout_ms(text: str) -> int:
     return whole(1, MAX_READ_TIMEOUT_MS)(text)
 
 
-def _key_text(text: str) -> str:
+def key_text(text: str) -> str:
     if len(text.encode()) > MAX_KEY_BYTES:
         raise ValueError(f"at most {MAX_KEY_BYTES} bytes of UTF-8")
     return text

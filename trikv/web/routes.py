@@ -16,7 +16,7 @@ from trikv.messages import (
     MAX_KEY_BYTES,
     MAX_REPLICATE_BODY_BYTES,
 )
-from trikv.web import admin, kv, peer
+from trikv.web import admin, kv, peer, watch
 from trikv.web.exchange import Handler
 
 
@@ -57,6 +57,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/kv", kv.list_keys),
     Route("POST", "/batch", kv.batch, _batch_body),
     Route("GET", "/dump", kv.dump),
+    Route("GET", "/watch", watch.watch),
     Route("POST", "/replicate", peer.replicate, _replicate_body),
     Route("GET", "/replica", peer.replica),
     Route("GET", "/replica/records", peer.replica_records),
