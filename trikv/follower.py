@@ -36,6 +36,7 @@ from trikv.messages import Batch, LeaderName
 from trikv.peers import Candidate, configuration_in
 from trikv.state import NodeState
 from trikv.store import Store
+from trikv.tally import MergeTally
 from trikv.version import MAX_TIMESTAMP_US, NO_EPOCH, Epoch, Record, Version
 
 #: Ten years before the last timestamp: one record must not use up what a leader counts on from.
@@ -110,6 +111,7 @@ class Follower:
         """Whom it follows, as far as it has heard since it started."""
         self.heard_at: float | None = None
         """When it took the last batch, in trio's time."""
+        self.tally = MergeTally()
         self._moved = trio.Event()
         self._purged_up_to: Version | None = None
         """The floor up to which no tombstone is left."""
@@ -147,6 +149,7 @@ class Follower:
         if state.established > self.state.established:
             logs.info("follower.established", epoch=state.established, watermark=state.watermark)
         self.leader, self.heard_at = batch.leader, trio.current_time()
+        self.tally.took(len(batch.records))
         self.learn(state)
         return batch.epoch
 
@@ -181,6 +184,7 @@ class Follower:
             store.merge([record])
 
         await self._committer.commit(change)
+        self.tally.took(1)
 
     async def until(self, true: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Wait for what batches bring. Raises ReadTimeout."""

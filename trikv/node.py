@@ -37,6 +37,8 @@ from trikv.messages import LeaderName
 from trikv.peers import Candidate
 from trikv.state import NodeState
 from trikv.store import EMPTY_DIGEST, Digest, Store
+from trikv.survey import LoopDelay, Survey
+from trikv.tally import RequestTally
 from trikv.takeover import Takeover
 from trikv.transport import Transport
 from trikv.version import Epoch, Record, Version
@@ -72,6 +74,9 @@ class Node:
 
     def __post_init__(self) -> None:
         self._one_scan_at_a_time = trio.Lock()
+        self.tally = RequestTally()
+        self.survey = Survey(self.store, self.scan)
+        self.loop_delay = LoopDelay()
 
     @property
     def leader(self) -> Leader | None:
@@ -214,6 +219,7 @@ async def open_node(
                         identify = partial(_identify, node_id=config.node_id, rng=rng)
                         state = await committer.commit(identify)
                     node = Node(config, url, store, committer, Wires(transport), run_blocking)
+                    wires.start_soon(node.survey.run)
                     if config.role == "leader":
                         node.takeover = _takeover(node, now_us, rng)
                         wires.start_soon(_lead, node, node.takeover, background, rng)
