@@ -2,11 +2,12 @@
 
 Rules
 - Nothing is done between scrapes: a gauge is read off the node when it is asked for.
-- The names of series are bounded: a follower is named by its URL as it is configured at the leader, so that
-  one that comes back under another name is no new series; routes, codes, states and outcomes by what is
-  written in the code. Keys and values are nobody's label.
+- The names of series are bounded: a follower is named by its URL as it is configured at the leader, so
+  that one that comes back under another name is no new series; routes, codes, states and outcomes by what
+  is written in the code. Keys and values are nobody's label.
 - Base units: seconds and bytes. What is not known is left out, not told as 0.
-- A scrape does not hold up the event loop for all its work at once: others get their turn between families.
+- A scrape does not hold up the event loop for all its work at once: others get their turn between
+  families.
 
 docs/metrics.md says what each one means; the tests hold the two against each other.
 """
@@ -29,7 +30,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from trikv import __version__
 from trikv.leadership import Leadership
@@ -158,10 +158,14 @@ def _node(node: Node) -> Iterator[Metric]:
 def _commits(node: Node) -> Iterator[Metric]:
     tally = node.committer.tally
     yield _histogram(
-        "trikv_group_commit_seconds", "How long a transaction took, its fsync included.", tally.took_s
+        "trikv_group_commit_seconds",
+        "How long a transaction took, its fsync included.",
+        tally.took_s,
     )
     yield _histogram(
-        "trikv_group_commit_changes", "Changes that were committed in one transaction.", tally.changes
+        "trikv_group_commit_changes",
+        "Changes that were committed in one transaction.",
+        tally.changes,
     )
     yield CounterMetricFamily(
         "trikv_commit_failures", "Changes that the disk refused.", value=tally.failures
@@ -201,7 +205,9 @@ def _writes(leadership: Leadership) -> Iterator[Metric]:
     leader, change = leadership.leader, leadership.reconfiguration
     tally = leader.tally
     writes = CounterMetricFamily(
-        "trikv_writes", "Writes that came to the leader, by what became of them.", labels=["outcome"]
+        "trikv_writes",
+        "Writes that came to the leader, by what became of them.",
+        labels=["outcome"],
     )
     for outcome, count in tally.outcomes.items():
         writes.add_metric([outcome], count)
@@ -246,7 +252,9 @@ def _writes(leadership: Leadership) -> Iterator[Metric]:
 def _links(leadership: Leadership) -> Iterator[Metric]:
     leader = leadership.leader
     links = leader.links
-    infos = InfoMetricFamily("trikv_link", "Which node answers at a follower's URL.", labels=["follower"])
+    infos = InfoMetricFamily(
+        "trikv_link", "Which node answers at a follower's URL.", labels=["follower"]
+    )
     states = GaugeMetricFamily(
         "trikv_link_state", "1 for the state that the link is in.", labels=["follower", "state"]
     )
@@ -405,7 +413,7 @@ def _add(
     family: HistogramMetricFamily, labels: list[str], histogram: Histogram, per_second: float = 1
 ) -> None:
     """Add what a histogram has counted, in units of which so many are one of the family's."""
-    bounds = [floatToGoString(bound / per_second) for bound in histogram.bounds]
+    bounds = [str(float(bound / per_second)) for bound in histogram.bounds]
     counts = list(accumulate(histogram.counts))
     buckets = list(zip([*bounds, "+Inf"], counts, strict=True))
     family.add_metric(labels, buckets, histogram.total / per_second)

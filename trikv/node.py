@@ -38,8 +38,8 @@ from trikv.peers import Candidate
 from trikv.state import NodeState
 from trikv.store import EMPTY_DIGEST, Digest, Store
 from trikv.survey import LoopDelay, Survey
-from trikv.tally import RequestTally
 from trikv.takeover import Takeover
+from trikv.tally import RequestTally
 from trikv.transport import Transport
 from trikv.version import Epoch, Record, Version
 

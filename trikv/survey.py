@@ -4,8 +4,8 @@ Rules
 - Who asks for the store's size never waits for the disk, but a moment: a disk that hangs must not make
   silent what would tell of it. A task of its own looks, when somebody has asked; what it found last is
   what is told, with its age.
-- To count the records an index is read from end to end. That is done so seldom that it takes a thousandth
-  of the time, however many there are, and in the way that scans are run.
+- To count the records an index is read from end to end. That is done so seldom that it takes a
+  thousandth of the time, however many there are, and in the way that scans are run.
 - How late tasks come to their turn is told by one that does nothing but sleep and look at the clock.
 
 What it does not know: who asks, HTTP.
