@@ -39,6 +39,7 @@ from trikv.messages import Batch, LeaderName
 from trikv.peers import Candidate, configuration_in
 from trikv.state import NodeState
 from trikv.store import Store
+from trikv.tally import MergeTally
 from trikv.version import MAX_TIMESTAMP_US, NO_EPOCH, Epoch, Record, Version
 
 #: Ten years before the last timestamp: one record must not use up what a leader counts on from.
@@ -114,6 +115,7 @@ class Follower:
         self.heard_at: float | None = None
         """When it took the last batch, in trio's time."""
         self._confirmed: Version | None = None  # as far as its leaders have told since it started
+        self.tally = MergeTally()
         self._moved = trio.Event()
         self._purged_up_to: Version | None = None
         """The floor up to which no tombstone is left."""
@@ -166,6 +168,7 @@ class Follower:
         self.leader, self.heard_at = batch.leader, trio.current_time()
         if batch.confirmed is not None and state.established == batch.epoch:
             self._confirmed = max(batch.confirmed, self._confirmed or batch.confirmed)
+        self.tally.took(len(batch.records))
         self.learn(state)
         return batch.epoch
 
@@ -208,6 +211,7 @@ class Follower:
             store.merge([record])
 
         await self._committer.commit(change)
+        self.tally.took(1)
 
     async def until(self, true: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Wait for what batches bring. Raises ReadTimeout."""

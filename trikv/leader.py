@@ -49,6 +49,7 @@ from trikv.parcel import Encoded
 from trikv.patience import Patience
 from trikv.quorum import AckCount, Voters, all_met_by
 from trikv.store import Store
+from trikv.tally import WriteTally
 from trikv.trace import Confirmed, FollowerTrace, Trace
 from trikv.version import Epoch, Record, Version, VersionClock
 from trikv.watermark import Issued
@@ -135,6 +136,7 @@ class Leader:
         self.deposed: str | None = None
         """Why it does not lead any more; None while it leads."""
         self.inflight_writes = 0
+        self.tally = WriteTally()
         self._clock = clock
         self._issued = Issued(clock.last_us)
         self._max_inflight_writes = max_inflight_writes
@@ -226,6 +228,15 @@ class Leader:
         Raises NotReady, Overloaded, NotEnoughFollowers, VersionConflict or NotFound (nothing was
         written), QuorumNotMet or StorageFailed (outcome unknown).
         """
+        try:
+            confirmed = await self._write(operations)
+        except BaseException as error:
+            self.tally.failed(error)
+            raise
+        self.tally.confirmed(confirmed.trace.quorum_ms or 0.0, operations)
+        return confirmed
+
+    async def _write(self, operations: Sequence[Operation]) -> Confirmed:
         self.check_leads()
         if self.inflight_writes >= self._max_inflight_writes:
             raise Overloaded(
@@ -339,8 +350,9 @@ class Leader:
         def then(records: Sequence[Record] | None) -> None:
             self._coming_records -= write.records
             self._coming_bytes -= write.size
-            write.trace.commit_ms = write.elapsed_ms()
+            write.trace.commit_ms = commit_ms = write.elapsed_ms()
             if records:
+                self.tally.commit_ms.observe(commit_ms)
                 self._fan_out(Encoded(records, version.timestamp_us), version, write)
             self._issued.resolve(version.timestamp_us)
             self.progress()
@@ -390,6 +402,7 @@ class Leader:
         if counts:
             step.node_id = link.node_id
             step.ack_ms = write.elapsed_ms()
+            link.tally.ack_ms.observe(step.ack_ms)
             write.count.add(name_of(link))
         write.decide()
         if write.deliveries == 0:

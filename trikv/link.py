@@ -56,6 +56,7 @@ from trikv.messages import (
 )
 from trikv.parcel import Encoded, Parcel
 from trikv.peers import Candidate, Promised, Remote, decode_reply, excerpt
+from trikv.tally import LinkTally
 from trikv.transport import Reply
 from trikv.version import Record, Version
 from trikv.watermark import Outstanding
@@ -185,6 +186,7 @@ class Link:
         """The number of the last request that was begun, and of the last that was acknowledged."""
         self.stored_us: int | None = None
         """The watermark that the follower has on its disk; None: not established in this epoch."""
+        self.tally = LinkTally()
         self._host = host
         self._wires = wires
         self._remote = Remote(wires, url, request_timeout_s)
@@ -447,13 +449,14 @@ class Link:
             self._in_flight = self._take()
             self._posted_at, self._quiet_since = trio.current_time(), math.inf
             self._posted.set()
-            await self._post(self._in_flight)
+            size = await self._post(self._in_flight)
             self._quiet_since = trio.current_time()
             self._answered.set()
             for parcel in self._in_flight:
                 self._arrived(parcel)
             records = sum(p.content.records for p in self._in_flight if p.content is not None)
-            self._acknowledged.append((trio.current_time(), records))
+            self._acknowledged.append((self._quiet_since, records))
+            self.tally.answered(self._quiet_since - self._posted_at, records, size)
             self._forget_old_rates()
             self._in_flight = []
             self._host.progress()
@@ -507,8 +510,8 @@ class Link:
                 size += parcel.content.size
         return taken
 
-    async def _post(self, parcels: Sequence[Parcel]) -> None:
-        """One request to the follower. Raises PeerFailed unless it acknowledges."""
+    async def _post(self, parcels: Sequence[Parcel]) -> int:
+        """One request to the follower; its size. Raises PeerFailed unless it acknowledges."""
         name, _, _, epoch = self._host.candidate
         ends = [p.establishes for p in parcels if p.establishes is not None]
         watermark_us = ends[-1] if ends else self.watermark_us
@@ -544,10 +547,12 @@ class Link:
         self.rounds_answered = round_
         if watermark_us is not None:
             self.stored_us = max(self.stored_us or 0, watermark_us)
+        return len(body)
 
     def _go_down(self, reason: str) -> None:
         self.watermark_us  # noqa: B018 - as far as it came
         if self._state is not LinkState.DOWN:
+            self.tally.downs += 1
             logs.warning("link.down", follower=self.url, node_id=self.node_id, reason=reason)
             if self._state is LinkState.LIVE:
                 self._away_since = trio.current_time()

@@ -37,7 +37,9 @@ from trikv.messages import LeaderName
 from trikv.peers import Candidate
 from trikv.state import NodeState
 from trikv.store import EMPTY_DIGEST, Digest, Store
+from trikv.survey import LoopDelay, Survey
 from trikv.takeover import Takeover
+from trikv.tally import RequestTally
 from trikv.transport import Transport
 from trikv.version import Epoch, Record, Version
 from trikv.watch import Watches
@@ -76,6 +78,9 @@ class Node:
         self.watches = Watches(self.store)
         self.stopping = trio.Event()
         """Set when a stop begins: what would go on for ever is to end."""
+        self.tally = RequestTally()
+        self.survey = Survey(self.store, self.scan)
+        self.loop_delay = LoopDelay()
 
     @property
     def leader(self) -> Leader | None:
@@ -226,6 +231,7 @@ async def open_node(
                         identify = partial(_identify, node_id=config.node_id, rng=rng)
                         state = await committer.commit(identify)
                     node = Node(config, url, store, committer, Wires(transport), run_blocking)
+                    wires.start_soon(node.survey.run)
                     if config.role == "leader":
                         node.takeover = _takeover(node, now_us, rng)
                         wires.start_soon(_lead, node, node.takeover, background, rng)

@@ -335,6 +335,16 @@ class Store:
         count: int = rows[0][0]
         return count
 
+    def count(self) -> tuple[int, int]:
+        """How many records there are, and how many of them are tombstones. Reads an index to its end."""
+        query = (
+            "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM records WHERE value = '')"
+        )
+        with _reading():
+            rows = self._pager.execute(query).fetchall()
+        records, tombstones = rows[0]
+        return records, tombstones
+
     def page_by_key(
         self, after: str, limit: int, max_bytes: int, *, live_only: bool = False, prefix: str = ""
     ) -> list[Record]:

@@ -16,7 +16,7 @@ from trikv.messages import (
     MAX_KEY_BYTES,
     MAX_REPLICATE_BODY_BYTES,
 )
-from trikv.web import admin, kv, peer, watch
+from trikv.web import admin, kv, peer, telemetry, watch
 from trikv.web.exchange import Handler
 
 
@@ -63,6 +63,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/replica/records", peer.replica_records),
     Route("POST", "/replica/promise", peer.promise, _small_body),
     Route("GET", "/health", admin.health),
+    Route("GET", "/metrics", telemetry.metrics),
     Route("POST", "/admin/quorum", admin.set_quorum, _small_body),
     Route("GET", "/admin/replica-status", admin.replica_status),
     Route("POST", "/admin/lag", admin.set_lag, _small_body),

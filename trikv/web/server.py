@@ -173,22 +173,29 @@ async def serve(
     context = WorkerContext(None)
     lane = FastLane(node, keepalive_s=config.keep_alive_timeout, access_log=_access_log(config))
     streams: set[trio.SocketStream] = set()
+    open_in = node.tally.connections
 
     async def connection(stream: trio.SocketStream) -> None:
         unread: bytes | None = b""
         try:
             if node.config.fast_lane:
                 quick = ByteStream.take(stream)
+                open_in["fast"] += 1
                 try:
                     unread = await lane.run(quick)
                 finally:
+                    open_in["fast"] -= 1
                     stream = quick.give()
             if unread is not None:
                 patient = _Stream(stream)
                 server = _Connection(wrapped, config, context, ConnectionState({}), patient)  # type: ignore[arg-type]
                 server.unread = unread
                 streams.add(stream)
-                await server.run()
+                open_in["hypercorn"] += 1
+                try:
+                    await server.run()
+                finally:
+                    open_in["hypercorn"] -= 1
         except* Exception as errors:
             logs.event(logging.DEBUG, "connection.failed", error=repr(errors.exceptions[0]))
         finally:
@@ -204,6 +211,7 @@ async def serve(
 
     async with trio.open_nursery() as stopping:
         stopping.start_soon(lane.look_after)
+        stopping.start_soon(node.loop_delay.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 for listener in listeners:
