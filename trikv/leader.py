@@ -63,7 +63,7 @@ FRAME_BYTES = 100
 RETRY_AFTER_S = 1
 
 
-class _Write:
+class Write:
     """One write on its way: who has acknowledged it, and which deliveries have not ended."""
 
     def __init__(self, voters: Sequence[Voters], records: int = 0, size: int = 0) -> None:
@@ -137,6 +137,8 @@ class Leader:
         """Why it does not lead any more; None while it leads."""
         self.inflight_writes = 0
         self.tally = WriteTally()
+        self.seen: Callable[[Version, Sequence[Record], Write], None] | None = None
+        """Is told of each write that is with the links, if anybody looks: see `feed`."""
         self._clock = clock
         self._issued = Issued(clock.last_us)
         self._max_inflight_writes = max_inflight_writes
@@ -146,7 +148,7 @@ class Leader:
         self._progress = trio.Event()
         self._awaited = False
         self._confirmed_us = -1
-        self._writes: dict[Version, _Write] = {}  # those that are still being delivered
+        self._writes: dict[Version, Write] = {}  # those that are still being delivered
 
     @property
     def epoch(self) -> Epoch:
@@ -307,7 +309,7 @@ class Leader:
                     raise _Refused(*refused)
             return [operation.record(version) for operation in operations]
 
-        write = _Write(
+        write = Write(
             self.in_force, len(operations), size
         )  # no checkpoint before the version is issued
         version, records = await self.commit(make, write)
@@ -330,7 +332,7 @@ class Leader:
         )
 
     async def commit(
-        self, make: Callable[[Store, Version], Sequence[Record]], write: _Write
+        self, make: Callable[[Store, Version], Sequence[Record]], write: Write
     ) -> tuple[Version, Sequence[Record]]:
         """Issue a version, commit what `make` makes of it, send that to the followers."""
         # No checkpoint between the two: versions are committed in the order they were issued in.
@@ -354,6 +356,8 @@ class Leader:
             if records:
                 self.tally.commit_ms.observe(commit_ms)
                 self._fan_out(Encoded(records, version.timestamp_us), version, write)
+                if self.seen is not None:
+                    self.seen(version, records, write)
             self._issued.resolve(version.timestamp_us)
             self.progress()
 
@@ -368,10 +372,10 @@ class Leader:
 
     async def spread(self, make: Callable[[Store, Version], Sequence[Record]]) -> Version:
         """Commit and send a write of the leader's own, without waiting for anyone."""
-        version, _ = await self.commit(make, _Write(self.in_force))
+        version, _ = await self.commit(make, Write(self.in_force))
         return version
 
-    def _fan_out(self, content: Encoded, version: Version, write: _Write) -> None:
+    def _fan_out(self, content: Encoded, version: Version, write: Write) -> None:
         """Send one write to all followers. Goes on after its answer has left; nothing waits here."""
         write.count = AckCount(write.count.voters, map(name_of, self.links))
         parcels = [(link, link.accept(content)) for link in self.links]
@@ -395,7 +399,7 @@ class Leader:
             write.decided.set()
 
     def _told(
-        self, version: Version, write: _Write, link: Link, step: FollowerTrace, counts: bool
+        self, version: Version, write: Write, link: Link, step: FollowerTrace, counts: bool
     ) -> None:
         """What became of one write on its way to one follower."""
         write.deliveries -= 1

@@ -29,6 +29,7 @@ import trio
 from trikv.committer import Committer, RunBlocking
 from trikv.config import Config
 from trikv.errors import NotFollower, NotLeader, NotReady, SettingError, StorageFailed
+from trikv.feed import Feed
 from trikv.follower import Follower, promise
 from trikv.lag import SimulatedLag, Wires
 from trikv.leader import Leader
@@ -69,6 +70,7 @@ class Node:
     committer: Committer
     wires: Wires
     run_blocking: RunBlocking
+    now_us: Callable[[], int] = wall_clock_us
     takeover: Takeover | None = None
     leadership: Leadership | None = None
     follower: Follower | None = None
@@ -79,6 +81,7 @@ class Node:
         self.stopping = trio.Event()
         """Set when a stop begins: what would go on for ever is to end."""
         self.tally = RequestTally()
+        self.feed = Feed(self, self.now_us)
         self.survey = Survey(self.store, self.scan)
         self.loop_delay = LoopDelay()
 
@@ -111,6 +114,7 @@ class Node:
     def begin_stop(self) -> None:
         """Let those end that would go on for ever; all else goes on yet."""
         self.stopping.set()
+        self.feed.wake()
         if self.leader is not None:
             self.leader.progress()
         if self.follower is not None:
@@ -230,8 +234,11 @@ async def open_node(
                     with _database_at_fault(store):
                         identify = partial(_identify, node_id=config.node_id, rng=rng)
                         state = await committer.commit(identify)
-                    node = Node(config, url, store, committer, Wires(transport), run_blocking)
+                    node = Node(
+                        config, url, store, committer, Wires(transport), run_blocking, now_us
+                    )
                     wires.start_soon(node.survey.run)
+                    wires.start_soon(node.feed.run)
                     if config.role == "leader":
                         node.takeover = _takeover(node, now_us, rng)
                         wires.start_soon(_lead, node, node.takeover, background, rng)
