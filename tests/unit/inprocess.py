@@ -61,7 +61,7 @@ class Client:
         If it `stalls`, the end of the body never comes. With `leave`, the client disconnects at that
         event; from a stream of events, which has no end, it does so at once. Raises NoAnswer.
         """
-        leave = leave or trio.Event()
+        leave = trio.Event() if leave is None else leave
         raw = target.encode("ascii") if isinstance(target, str) else target
         raw_path, _, query = raw.partition(b"?")
         sent = {name.lower(): value for name, value in (headers or {}).items()}
