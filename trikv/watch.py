@@ -46,7 +46,7 @@ from trikv.version import Record, Version
 if TYPE_CHECKING:
     from trikv.node import Node
 
-#: Readers of one node: at a busy one each costs about as much as some hundred writes a second.
+#: Readers of one node: each reads and encodes once more what is written.
 MAX_WATCHERS = 100
 
 #: A page: what is encoded and sent at a time.
@@ -278,12 +278,12 @@ class Watch:
     def _make_sure(self, place: Version, newest: Version | None) -> bool:
         """Whether one can resume here by now; else it can once `newest` is confirmed."""
         bound = self._bound()
-        if bound is not None and (newest is None or newest <= bound):
+        if newest is None or (bound is not None and newest <= bound):
             self._resume, self._unsure = place, None
             return True
         if self._unsure is not None and bound is not None and self._unsure[1] <= bound:
             self._resume, self._unsure = self._unsure[0], None
-        if self._unsure is None and newest is not None:
+        if self._unsure is None:
             self._unsure = place, newest
         return False
 
