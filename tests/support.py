@@ -138,6 +138,12 @@ class Cluster:
             )
         )
 
+    async def settled_but(self, *away: str) -> None:
+        """The same of the links to all others than these."""
+        await trio.testing.wait_all_tasks_blocked()
+        links = [link for link in self.leader.links if link.url not in away]
+        await until(lambda: all(link.live and not link.held_records for link in links))
+
 
 async def until(true: Callable[[], bool], timeout_s: float = 600) -> None:
     """Look again and again, in simulated time. Raises trio.TooSlowError."""

@@ -3,8 +3,8 @@
 Rules
 - Nothing is done between scrapes: a gauge is read off the node when it is asked for.
 - The names of series are bounded: a follower is named by its URL as it is configured at the leader, so
-  that one that comes back under another name is no new series; routes, codes, states and outcomes by what
-  is written in the code. Keys and values are nobody's label.
+  that one that comes back under another name is no new series; routes, codes, states and outcomes by
+  what is written in the code. Keys and values are nobody's label.
 - Base units: seconds and bytes. What is not known is left out, not told as 0.
 - A scrape does not hold up the event loop for all its work at once: others get their turn between
   families.

@@ -27,8 +27,9 @@ API = ROOT / "docs" / "api.md"
 DESIGN = ROOT / "docs" / "design.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 CLIENT = ROOT / "docs" / "client.md"
+METRICS = ROOT / "docs" / "metrics.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
-PAGES = [README, API, DESIGN, OPERATIONS, CLIENT, PERFORMANCE, ROOT / "CHANGELOG.md"]
+PAGES = [README, API, DESIGN, OPERATIONS, CLIENT, METRICS, PERFORMANCE, ROOT / "CHANGELOG.md"]
 
 RUN_COMMAND = (
     "python3 -m venv .venv && .venv/bin/pip install '.[loadgen]' && .venv/bin/python -m loadgen"

@@ -11,6 +11,7 @@ Rules
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -36,9 +37,10 @@ from trikv.errors import (
 )
 from trikv.jsonvalue import clip
 from trikv.node import Node
+from trikv.web import timing
 from trikv.web.exchange import Answer, Request, failure, key_of, query_of, refusal
 from trikv.web.identity import HEADER, RequestIds
-from trikv.web.routes import ROUTES, Route
+from trikv.web.routes import HOT, ROUTES, Route
 
 #: A client that takes longer to send a body has left, or means harm.
 BODY_TIMEOUT_S = 30.0
@@ -54,7 +56,8 @@ class _RestOfPath(BaseConverter):
 def create_app(node: Node) -> Framework:
     """The ASGI app of one node."""
     app = _App("trikv", static_folder=None)
-    app.asgi_http_class = partial(_Connection, ids=RequestIds())  # type: ignore[assignment]
+    ids = RequestIds()
+    app.asgi_http_class = partial(_Connection, ids=ids)  # type: ignore[assignment]
     app.config["MAX_CONTENT_LENGTH"] = max(r.max_body_bytes(node.config) for r in ROUTES)
     app.url_map.merge_slashes = False  # /kv//a and /kv/a are two keys
     app.url_map.converters["rest"] = _RestOfPath
@@ -74,7 +77,7 @@ def create_app(node: Node) -> Framework:
 
     @app.after_request
     async def note(response: Any) -> Any:
-        return _note(node, response)
+        return _note(node, ids, response)
 
     return app
 
@@ -120,12 +123,11 @@ class _Connection(TrioASGIHTTPConnection):
     def __init__(self, app: Quart, scope: HTTPScope, ids: RequestIds) -> None:
         name = HEADER.lower().encode()
         sent = [value.decode("latin-1") for header, value in scope["headers"] if header == name]
-        request_id, bad_id = ids.of(", ".join(sent) if sent else None)
-        logs.request_id.set(request_id)
+        bad_id = ids.begin(", ".join(sent) if sent else None)
         shown = {
             **scope,
             "path": _shown_path(scope["raw_path"]),
-            "trikv.arrival": _Arrival(trio.current_time(), request_id, bad_id),
+            "trikv.arrival": _Arrival(time.perf_counter(), bool(sent), bad_id),
         }
         super().__init__(app, cast(HTTPScope, shown))
 
@@ -224,8 +226,8 @@ class _Refusals:
 class _Arrival(NamedTuple):
     """What is known of a request before anything else is."""
 
-    began: float
-    request_id: str
+    began_s: float
+    brought_id: bool
     bad_id: InvalidParameter | None
 
 
@@ -235,11 +237,13 @@ def _arrival() -> _Arrival:
     return arrival
 
 
-def _note(node: Node, response: Response) -> Response:
-    """Count what is answered, and give it its id."""
-    began, request_id, _ = _arrival()
-    response.headers[HEADER] = request_id
+def _note(node: Node, ids: RequestIds, response: Response) -> Response:
+    """Count what is answered, and give it its id, if it is to have one."""
+    began_s, brought_id, _ = _arrival()
     rule = request.url_rule  # None: no route of ours; what it names is then nobody's business
     method, path = ("other", "other") if rule is None else rule.endpoint.split(" ")
-    node.tally.answered(method, path, response.status_code, trio.current_time() - began)
+    node.tally.answered(method, path, response.status_code, time.perf_counter() - began_s)
+    of_no_use = path in HOT and response.status_code < 400 and timing.HEADER not in response.headers
+    if brought_id or ids.everywhere or not of_no_use:
+        response.headers[HEADER] = logs.request_id.get()
     return response

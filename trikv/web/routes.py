@@ -50,6 +50,9 @@ class Route(NamedTuple):
     max_body_bytes: Callable[[Config], int] = _no_body
 
 
+#: The paths that are asked all the time.
+HOT = ("/kv/{key}", "/batch", "/replicate")
+
 ROUTES: tuple[Route, ...] = (
     Route("PUT", "/kv/{key}", kv.put_key, _value_body),
     Route("GET", "/kv/{key}", kv.get_key),
