@@ -18,6 +18,7 @@ import msgspec
 import trio
 import trio.testing
 
+from tests.answers import check_answer
 from trikv.committer import run_inline
 from trikv.config import Config
 from trikv.errors import PeerFailed, TrikvError
@@ -49,9 +50,11 @@ async def call(
     query = query_of(parts.query.encode())
     request = Request(key=key, query=query, headers=headers or {}, body=body or b"")
     try:
-        return await _HANDLERS[method, parts.path](node, request)
+        answer = await _HANDLERS[method, parts.path](node, request)
     except TrikvError as error:
-        return problem(error)
+        answer = problem(error)
+    check_answer(method, parts.path, answer)
+    return answer
 
 
 async def read_body(answer: Answer) -> bytes:

@@ -16,7 +16,7 @@ from trikv.messages import (
     MAX_KEY_BYTES,
     MAX_REPLICATE_BODY_BYTES,
 )
-from trikv.web import admin, events, kv, peer, telemetry, watch
+from trikv.web import admin, events, kv, manual, peer, telemetry, watch
 from trikv.web.exchange import Handler
 
 
@@ -73,4 +73,6 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/admin/partition", admin.partition, _small_body),
     Route("POST", "/admin/admit", admin.admit, _small_body),
     Route("GET", "/events", events.events),
+    Route("GET", "/openapi.json", manual.openapi),
+    Route("GET", "/docs", manual.docs),
 )
