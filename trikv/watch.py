@@ -264,12 +264,13 @@ class Watch:
             self._fresh_to = bound
             node.watches.needs_from(self, bound)
         page, newest = await node.scan(partial(_page, store, self._place))
-        self._read_at = trio.current_time()
         known = self.known
         if self._place is not None and known is not None and known < store.purged:
             return [self._reset("deletions that this reader was not told of are forgotten here")]
         shown = [record for record in page if record.version <= bound]
         end = len(shown) < len(page) or reaches_end(page, PAGE_RECORDS, PAGE_BYTES)
+        if shown:  # else it has come too early by a moment, and the next one should not wait
+            self._read_at = trio.current_time()
         place = self._place = bound if end else shown[-1].version
         node.watches.needs_from(self, self.known)
         sure = self._make_sure(place, newest)

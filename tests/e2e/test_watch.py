@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.e2e.cluster import NodeProcess, Nodes, open_nodes, until
+from tests.e2e.test_client import take_over
 from tests.e2e.test_nodes import Load
 from trikv.client import Client, OutcomeUnknown, Reset, SyncClient
 from trikv.version import Version
@@ -154,7 +155,7 @@ def test_curl_resumes_without_a_gap_through_restarts_of_the_leader(tmp_path: Pat
 
 
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
-def test_the_clients_watch_goes_on_through_a_restart_of_the_leader(
+def test_the_clients_watch_goes_on_through_a_restart_and_a_takeover(
     tmp_path: Path, backend: str
 ) -> None:
     with open_nodes(tmp_path, 2, write_quorum=1, REQUEST_TIMEOUT="1") as nodes:
@@ -196,9 +197,13 @@ def test_the_clients_watch_goes_on_through_a_restart_of_the_leader(
             writes.goes_on()
             restart_leader(nodes)
             writes.goes_on()
-            nodes.followers[0].kill()
+            take_over(nodes)
             writes.goes_on()
-            nodes.restart(nodes.followers[0])
+            nodes.restart(nodes.followers[0])  # the old leader
+            nodes.wait_live(2)
+            nodes.followers[1].kill()
+            writes.goes_on()
+            nodes.restart(nodes.followers[1])
             writes.goes_on()
             writes.stop()
             nodes.wait_match()
