@@ -97,10 +97,10 @@ def cluster(
     port: int | None,
     as_json: bool,
 ) -> ExitCode:
-    """Run a cluster in this terminal: watch it, kill nodes, cut wires, write.
+    """Run a cluster in this terminal, to watch and to hurt.
 
-    In a terminal keys do it; elsewhere, or with --json, events are printed line by line. Ends with q,
-    Ctrl-C or SIGTERM, and stops all nodes.
+    Keys kill and start nodes, cut wires, and write. Without a terminal, or with --json, events are
+    printed line by line. Ends with q, Ctrl-C or SIGTERM, and stops all nodes.
     """
     output = Output(as_json=as_json)
     if quorum is not None and quorum > nodes - 1:
@@ -174,10 +174,11 @@ async def run(plan: Plan, output: Output, live: bool) -> None:
                         around.start_soon(_redraw, scene, output)
                     await _work(scene, ends, live)
                     scene.closing = True
+                story.say("closed")
                 around.cancel_scope.cancel()
     if story.lost is not None:
         raise story.lost
-    if not output.as_json:
+    if live:
         output.line("all nodes have stopped")
 
 
@@ -218,7 +219,7 @@ async def _look(scene: Scene, client: AdminClient) -> None:
     was_healthy: bool | None = None
     while True:
         found = scene.survey = await survey.take(client, timeout_s=ANSWER_S)
-        if found.healthy != was_healthy and (found.healthy or was_healthy):
+        if found.healthy != was_healthy and (found.healthy or (was_healthy and not found.moving)):
             if was_healthy is None:
                 scene.story.say("ready", urls=scene.laboratory.urls)
             elif found.healthy:

@@ -35,7 +35,10 @@ LIST_KEYS = 100
 @click.option("--raw", is_flag=True, help="A text without its quotes.")
 @asks_nodes
 def get(setup: Setup, key: str, consistency: Any, min_version: str | None, raw: bool) -> ExitCode:
-    """Print the value of KEY, as JSON."""
+    """Print the value of KEY, as JSON.
+
+    Exit code 1 if the key is not there.
+    """
 
     async def work(client: AdminClient) -> ExitCode:
         item = await client.get(key, consistency=consistency, min_version=min_version)
@@ -101,9 +104,9 @@ def put(
     if_absent: bool,
     if_present: bool,
 ) -> ExitCode:
-    """Write VALUE, which is JSON, under KEY, and wait until it is confirmed.
+    """Write VALUE, which is JSON, under KEY.
 
-    VALUE - is read from standard input.
+    Returns once the write is confirmed. VALUE - is read from standard input.
     """
     if (if_version is not None) + if_absent + if_present > 1:
         raise usage_error("--if-version, --if-absent, --if-present: expected one at most")
@@ -131,10 +134,11 @@ def read_value(given: str, *, as_text: bool) -> Any:
     except UnicodeError:
         raise usage_error(f"{name}: expected UTF-8", field="value") from None
     except TrikvError as error:
-        detail = error.detail.removeprefix("the body ")
+        about_body = error.detail.startswith("the body ")
+        why = error.detail.removeprefix("the body") if about_body else f": {error.detail}"
         text = "" if given == "-" else f": {jsonvalue.clip(given)!r}"
         raise usage_error(
-            f"{name}: {detail}{text}",
+            f"{name}{why}{text}",
             hint="To write a text as it stands: --string",
             field="value",
         ) from None
@@ -165,7 +169,10 @@ def show_written(output: Output, about: dict[str, Any], done: str, written: Writ
 @click.option("--if-version", metavar="VERSION", help="Only if the key has this version.")
 @asks_nodes
 def delete(setup: Setup, key: str, if_version: str | None) -> ExitCode:
-    """Delete KEY, and wait until that is confirmed."""
+    """Delete KEY.
+
+    Returns once that is confirmed. Exit code 1 if the key is not there.
+    """
 
     async def work(client: AdminClient) -> ExitCode:
         written = await client.delete(key, if_version=if_version)
@@ -244,7 +251,7 @@ def show_listed(output: Output, item: Item, *, versions: bool) -> None:
 )
 @asks_nodes
 def watch(setup: Setup, prefix: str, after: str | None, count: int | None) -> ExitCode:
-    """Print the latest change of every key, and then all new ones as they come.
+    """Print the latest change of every key, then all new ones.
 
     Ends with Ctrl-C, and then says where to go on.
     """

@@ -89,6 +89,8 @@ def worded(event: str, more: dict[str, Any]) -> str:
             if more["p50_ms"] is not None:
                 times = f"; p50 {milliseconds(more['p50_ms'])}, p99 {milliseconds(more['p99_ms'])}"
             return f"{more['writes']} writes: {more['confirmed']} confirmed{failed}{times}"
+        case "closed":
+            return "all nodes have stopped"
         case "healthy":
             return "all is well"
         case "unhealthy":

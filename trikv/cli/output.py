@@ -118,9 +118,10 @@ class Output:
         if self.as_json:
             self._complain(self._encoded(error.document, self.err))
             return
-        self._complain(paint(f"trikv: {visible(error.detail)}", "red", on=self._coloured_err))
+        text = f"trikv: {visible_lines(error.detail)}"
+        self._complain(paint(text, "red", on=self._coloured_err))
         if error.hint is not None:
-            self._complain("\n".join(map(visible, error.hint.split("\n"))))
+            self._complain(visible_lines(error.hint))
 
     def _complain(self, text: str) -> None:
         with suppress(OSError, ValueError):  # closed, and there is nowhere else to say it
@@ -178,6 +179,11 @@ def visible(text: str) -> str:
     return text if text.isprintable() else "".join(map(_visible_character, text))
 
 
+def visible_lines(text: str) -> str:
+    """The same for a text of several lines."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
 def _visible_character(character: str) -> str:
     if character.isprintable():
         return character
@@ -190,7 +196,7 @@ def _visible_character(character: str) -> str:
 def shown_json(value: Any, *, indent: int | None = None) -> str:
     """A value as JSON for people: the same JSON, with nothing in it that a terminal would obey."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return "\n".join(map(visible, text.split("\n")))
+    return visible_lines(text)
 
 
 def cells(text: str) -> int:

@@ -20,7 +20,6 @@ from trikv.cli.output import (
     clip,
     count,
     milliseconds,
-    plural,
     visible,
 )
 from trikv.cli.survey import NodeView, Survey, take
@@ -87,7 +86,7 @@ def head(output: Output, survey: Survey) -> list[str]:
     if survey.leader_url is None:
         return [output.paint("no leader", "red")]
     pending = survey.pending_write_quorum
-    quorum = f"{survey.write_quorum} of {plural('follower', survey.followers or 0)}"
+    quorum = f"{survey.write_quorum} of {survey.followers}"
     parts = [
         ("leader", visible(survey.leader or "?")),
         ("quorum", quorum if pending is None else f"{quorum} ({pending} is pending)"),
@@ -164,7 +163,8 @@ def verdict(output: Output, survey: Survey) -> list[str]:
         return [output.paint("all is well", "green")]
     lines = [f"- {visible(problem)}" for problem in shortened(survey.problems)]
     width = output.width
-    return [output.paint(line if width is None else clip(line, width), "red") for line in lines]
+    style: Style = "yellow" if survey.moving else "red"
+    return [output.paint(line if width is None else clip(line, width), style) for line in lines]
 
 
 def shortened(problems: Sequence[str]) -> list[str]:

@@ -89,6 +89,12 @@ class Survey:
         return not self.problems
 
     @property
+    def moving(self) -> bool:
+        """Nothing is wrong but that replicas differ, as they do while something is on its way."""
+        differing = [node for node in self.nodes if node.replica == "mismatch"]
+        return 0 < len(self.problems) == len([one for one in differing if one.link == "live"])
+
+    @property
     def answered(self) -> bool:
         """Whether any node has said anything."""
         return any(node.reachable for node in self.nodes)
@@ -251,7 +257,8 @@ def _problems(survey: Survey) -> list[str]:
     told = []
     for node in survey.nodes:
         if node.reachable is False:
-            told.append(f"{node.name} cannot be reached: {node.error}")
+            why = (node.error or "").removeprefix(f"{node.url}: ")
+            told.append(f"{node.name} cannot be reached: {why}")
         elif node.reachable and not node.ready:
             waits = "; ".join(node.waiting_for) or "not ready"
             told.append(
@@ -264,7 +271,9 @@ def _problems(survey: Survey) -> list[str]:
             told.append(f"the link to {node.name} is {node.link}{why}")
         elif node.replica == "mismatch":
             keys = plural("key", node.differing_keys_total or 0)
-            told.append(f"{node.name} differs from the leader in {keys}")
+            on_way = node.lag_records
+            late = f"; {plural('record', on_way)} on the way" if on_way else ""
+            told.append(f"{node.name} differs from the leader in {keys}{late}")
         elif node.replica == "unreachable":
             told.append(f"the leader could not compare {node.name}: {node.error}")
     if survey.leader_url is None:

@@ -127,8 +127,8 @@ def test_put_json_says_what_was_written(console: Console) -> None:
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        ("hello", "VALUE: is not JSON: Expecting value at line 1 column 1: 'hello'"),
-        ("", "VALUE: is not JSON"),
+        ("hello", "VALUE is not JSON: Expecting value at line 1 column 1: 'hello'"),
+        ("", "VALUE is not JSON"),
         ("NaN", "VALUE: NaN is not JSON"),
         ('{"a":1,"a":2}', "stands twice"),
         ("1e999", "too large"),
