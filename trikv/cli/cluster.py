@@ -284,11 +284,12 @@ async def _set_cut(scene: Scene, client: AdminClient, name: str, wanted: bool) -
 
 
 async def _change_quorum(scene: Scene, client: AdminClient, step: int) -> None:
-    found = scene.survey
-    if found is None or found.write_quorum is None:
-        scene.story.say("failed", detail="the quorum is not known yet")
-        return
-    told = await client.set_quorum(max(0, found.write_quorum + step))
+    async with scene.quorum_changes:  # keys that are pressed fast count one after the other
+        found = await survey.take(client, timeout_s=ANSWER_S, compare=False)
+        if found.write_quorum is None:
+            scene.story.say("failed", detail="no node leads, so there is no quorum to change")
+            return
+        told = await client.set_quorum(max(0, found.write_quorum + step))
     scene.story.say("quorum", **{name: told[name] for name in QUORUM_FIELDS if name in told})
 
 

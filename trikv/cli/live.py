@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import trio
+
 from trikv.cli import status
 from trikv.cli.laboratory import Laboratory
 from trikv.cli.outcome import ClosedPipe, CommandError
@@ -118,6 +120,7 @@ class Scene:
     survey: Survey | None = None
     selected: int = 0
     closing: bool = False
+    quorum_changes: trio.Lock = field(default_factory=trio.Lock)
 
     @property
     def name(self) -> str:
