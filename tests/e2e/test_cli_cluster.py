@@ -57,7 +57,9 @@ def is_as_before(terminal: Terminal) -> None:
 
 
 def test_keys_kill_start_cut_promote_and_write(tmp_path: Path) -> None:
-    with Terminal([*COMMAND, "--directory", str(tmp_path)], columns=100, rows=40) as terminal:
+    command = [*COMMAND, "--directory", str(tmp_path)]
+    plain = {"NO_COLOR": "1"}
+    with Terminal(command, columns=100, rows=40, environment=plain) as terminal:
         pids = ready(terminal)
         assert len(pids) == 3
         assert terminal.mode() != terminal.before
@@ -120,7 +122,7 @@ def test_a_signal_stops_the_nodes_and_gives_the_terminal_back(number: signal.Sig
     with Terminal(COMMAND) as terminal:
         pids = ready(terminal)
         directory = directory_of(terminal)
-        terminal.process.send_signal(number)
+        terminal.send_signal(number)
         assert terminal.end() == 0
         is_as_before(terminal)
         all_gone(pids)
@@ -160,7 +162,7 @@ def test_a_cluster_that_is_killed_leaves_no_nodes() -> None:
     with Terminal(COMMAND) as terminal:
         pids = ready(terminal)
         directory = directory_of(terminal)
-        terminal.process.kill()
+        terminal.send_signal(signal.SIGKILL)
         terminal.end()
         all_gone(pids)
         for name in ("node1", "node2", "node3"):
@@ -174,7 +176,7 @@ def test_a_cluster_that_is_killed_leaves_no_nodes() -> None:
 
 
 @contextmanager
-def piped(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+def piped(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [*COMMAND, *arguments],
         stdin=subprocess.DEVNULL,
@@ -189,7 +191,7 @@ def piped(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def events_until(process: "subprocess.Popen[str]", last: str) -> list[dict[str, Any]]:
+def events_until(process: subprocess.Popen[str], last: str) -> list[dict[str, Any]]:
     assert process.stdout is not None
     events = []
     for line in process.stdout:
