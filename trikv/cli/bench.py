@@ -22,6 +22,7 @@ import click
 import trio
 
 from trikv.cli import survey as surveys
+from trikv.cli.control import leader_of
 from trikv.cli.options import Number, Setup, ask, asks_nodes
 from trikv.cli.outcome import ExitCode, leaves
 from trikv.cli.output import Output, bar, cells, count, milliseconds, pad, plural, sparkline
@@ -130,7 +131,7 @@ def bench(
     output, so_far = setup.output, Measured()
 
     async def work(client: AdminClient) -> ExitCode:
-        survey = await surveys.take(client, timeout_s=setup.timeout_s, compare=False)
+        survey = await leader_of(client, setup)
         if not output.as_json:
             output.line(title(survey, clients, seconds, value_bytes), flush=True)
         interrupted = False
@@ -159,7 +160,7 @@ def bench(
             return ExitCode.INTERRUPTED
         return ExitCode.NO if so_far.failures or not so_far.latencies_ms else ExitCode.DONE
 
-    return ask(setup, work, write=True, silent=True)
+    return ask(setup, work, silent=True)
 
 
 async def _delete(client: AdminClient, output: Output, keys: int) -> None:
@@ -179,12 +180,12 @@ async def _progress(output: Output, so_far: Measured, seconds: float) -> None:
 
 
 def title(survey: surveys.Survey, clients: int, seconds: float, value_bytes: int) -> str:
-    there = ""
-    if survey.leader_url is not None:
-        lag = lag_range(survey.min_delay_ms, survey.max_delay_ms)
-        followers = plural("follower", survey.followers or 0)
-        there = f"; quorum {survey.write_quorum} of {followers}, lag {lag}"
-    return f"{plural('client', clients)}, {seconds:g} s, values of {plural('byte', value_bytes)}{there}"
+    lag = lag_range(survey.min_delay_ms, survey.max_delay_ms)
+    followers = plural("follower", survey.followers or 0)
+    return (
+        f"{plural('client', clients)}, {seconds:g} s, values of {plural('byte', value_bytes)}; "
+        f"quorum {survey.write_quorum} of {followers}, lag {lag}"
+    )
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:

@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     instruction = os.environ.get(completion.VARIABLE)
     if instruction:
         return shell_complete(trikv, {}, "trikv", completion.VARIABLE, instruction)
-    output = Output(as_json="--json" in given)
+    options = given[: given.index("--")] if "--" in given else given
+    output = Output(as_json="--json" in options)
     try:
         code = _run(given)
         output.flush()

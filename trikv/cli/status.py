@@ -67,11 +67,11 @@ def show(output: Output, survey: Survey, *, flush: bool = False, over: bool = Fa
     if output.as_json:
         output.document(survey.document, flush=flush)
         return
-    lines = [*picture(output, survey), ""]
+    lines = picture(output, survey)
     if over:
-        output.line("\x1b[H\x1b[2J" + "\n".join(lines), flush=True)
+        output.line("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J", flush=True)
     else:
-        output.lines(lines if flush else lines[:-1])
+        output.lines([*lines, ""] if flush else lines)
 
 
 def picture(output: Output, survey: Survey) -> list[str]:

@@ -1,7 +1,7 @@
 """What the nodes say of themselves and the leader of all, put together; and whether all is well.
 
 Each named node is asked for its health. Whoever leads (of several that believe so the one with the
-highest epoch; or one that a follower names, if it can be reached) is asked to compare the replicas.
+highest epoch; or one that a follower names) is asked to compare the replicas.
 Followers that were not named are told as the leader sees them: their addresses may be of use between
 the nodes only.
 
@@ -114,8 +114,8 @@ async def take(client: AdminClient, *, timeout_s: float, compare: bool = True) -
         named = [url for url in _named_leaders(found) if url not in found]
         strangers: dict[str, Found] = {}
         await _ask_all(client, named, strangers, timeout_s)
-        if (leader_url := who_leads(strangers)) is not None:
-            found[leader_url] = strangers[leader_url]
+        leader_url = who_leads(strangers)
+        found |= strangers
     replicas: Found | None = None
     if compare and leader_url is not None:
         try:
@@ -264,7 +264,8 @@ def _problems(survey: Survey) -> list[str]:
             told.append(
                 f"{node.name} waits for {waits}" if node.waiting_for else f"{node.name}: {waits}"
             )
-        if node.role == "leader" and not node.leads and node.reachable and survey.leader:
+        another = (node.node_id, node.epoch) != (survey.leader, survey.epoch)  # not by another URL
+        if node.role == "leader" and survey.leader_url is not None and another:
             told.append(f"{node.name} was started to lead, and does not")
         if node.link is not None and node.link != "live":
             why = f": {node.link_reason}" if node.link_reason else ""
@@ -277,5 +278,5 @@ def _problems(survey: Survey) -> list[str]:
         elif node.replica == "unreachable":
             told.append(f"the leader could not compare {node.name}: {node.error}")
     if survey.leader_url is None:
-        told.insert(0, "no node leads" if survey.answered else "no node can be reached")
+        told.insert(0, "no leader can be reached" if survey.answered else "no node can be reached")
     return told

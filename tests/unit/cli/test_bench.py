@@ -76,11 +76,12 @@ def test_writes_that_fail_are_told_and_are_1(console: Console) -> None:
     assert "2 failed: quorum_not_met" in ended.out
 
 
-def test_nobody_there_is_1_and_ends(console: Console) -> None:
+def test_without_a_leader_it_does_not_begin(console: Console) -> None:
     gone = httpx.ConnectError("nobody listens")
-    ended = console("bench", "--seconds", "1", "--timeout", "1", *URLS, answers=lambda asked: gone)
-    assert ended.code == 1
-    assert "unreachable" in ended.out
+    ended = console("bench", "--seconds", "60", *URLS, answers=lambda asked: gone)
+    assert (ended.code, ended.out) == (4, "")
+    assert "no node can be reached" in ended.err
+    assert all(asked.path == "/health" for asked in ended.seen)
 
 
 def test_ctrl_c_tells_what_was_measured(console: Console) -> None:

@@ -258,6 +258,18 @@ def test_a_full_disk_is_6_and_one_line() -> None:
     assert done.stderr == "trikv: cannot write the output: No space left on device\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell's")
+def test_streams_that_the_shell_has_closed_are_no_crash() -> None:
+    for closed in (">&-", "2>&-", ">&- 2>&- <&-"):
+        command = f"{sys.executable} -m trikv.cli completion bash {closed}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, b""), closed
+    command = f"{sys.executable} -m trikv.cli put k - <&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+
+
 def test_main_gives_the_code_that_a_shell_gets(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "fish"]) == 0
     assert "complete --no-files --command trikv" in capsys.readouterr().out

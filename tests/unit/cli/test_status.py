@@ -220,7 +220,7 @@ def test_what_is_not_well_is_said_and_is_1(
 def test_without_a_leader_nothing_is_well(console: Console) -> None:
     ended = console("status", "--json", *ALL, answers=nodes(a=GONE))
     assert ended.code == 1
-    assert ended.document["problems"][0] == "no node leads"
+    assert ended.document["problems"][0] == "no leader can be reached"
     assert ended.document["leader"] is None
 
 
@@ -229,6 +229,19 @@ def test_a_deposed_leader_is_told_beside_the_one_that_leads(console: Console) ->
     ended = console("status", "--json", *ALL, answers=nodes(b=deposed))
     assert ended.document["leader"] == "a"
     assert "b was started to lead, and does not" in ended.document["problems"]
+
+
+def test_a_leader_that_is_named_by_two_urls_is_one(console: Console) -> None:
+    ended = console("status", *ALL, answers=nodes(b=leader_health(), told=replicas()))
+    assert ended.code == 0, ended.out
+
+
+def test_a_leader_that_cannot_be_reached_from_here_is_named(console: Console) -> None:
+    ended = console("status", "--json", "--url", B, answers=nodes(a=GONE))
+    assert ended.code == 1
+    assert ended.document["problems"] == [
+        *("no leader can be reached", "http://a:1 cannot be reached: nobody listens")
+    ]
 
 
 def test_of_two_that_believe_to_lead_the_one_with_the_higher_epoch_does() -> None:
@@ -301,7 +314,7 @@ def test_watch_shows_it_again_and_again(console: Console) -> None:
     assert [told["healthy"] for told in ended.documents] == [True] * 3
     looks = 0
     ended = console("status", "--watch", *ALL, columns=100, answers=answers)
-    assert ended.out.count("\x1b[H\x1b[2J") == 3
+    assert ended.out.count("\x1b[H") == 3
 
 
 # -- quorum, lag --------------------------------------------------------------------------------------
