@@ -238,34 +238,49 @@ def settings(**more: str) -> dict[str, str]:
     return environment({"HOST": "127.0.0.1", "PORT": "0", "FOLLOWER_URLS": "", **more})
 
 
+@contextmanager
+def started(command: list[str], directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A node that serves, and its URL; gone afterwards."""
+    with subprocess.Popen(
+        command,
+        env=settings(DATA_DIR=str(directory)),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as node:
+        try:
+            assert node.stderr is not None
+            while "node.started" not in (line := node.stderr.readline()):
+                assert line
+            url = re.search(r"url=(\S+)", line)
+            assert url is not None
+            yield node, url[1]
+        finally:
+            node.kill()
+
+
 @pytest.mark.parametrize("command", [[*TRIKV, "serve"], [sys.executable, "-m", "trikv"]])
 def test_serve_and_python_m_trikv_are_the_same(tmp_path: Path, command: list[str]) -> None:
-    def ended(**more: str) -> subprocess.CompletedProcess[str]:
+    def ended(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, env=settings(**more), capture_output=True, text=True, timeout=60, check=False
+            [*command, *arguments],
+            env=settings(**more),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
 
     bad = ended(WRITE_QUORUM="three")
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr.startswith("WRITE_QUORUM='three': expected")
-    help_text = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
-    assert "--stop-at-eof" in help_text.stdout
-    usage = subprocess.run([*command, "now"], capture_output=True, text=True, check=False)
-    assert usage.returncode == 2
-    with subprocess.Popen(
-        [*command, "--stop-at-eof"],
-        env=settings(DATA_DIR=str(tmp_path / "data")),
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as node:
-        assert node.stderr is not None
-        while "node.started" not in (line := node.stderr.readline()):
-            assert line
-        url = re.search(r"url=(\S+)", line)
-        assert url is not None
-        assert ended(PORT=url[1].rpartition(":")[2], DATA_DIR=str(tmp_path / "x")).returncode == 2
+    assert "--stop-at-eof" in ended("--help").stdout
+    assert ended("now").returncode == 2
+    with started([*command, "--stop-at-eof"], tmp_path / "data") as (node, url):
+        port = url.rpartition(":")[2]
+        assert ended(PORT=port, DATA_DIR=str(tmp_path / "x")).returncode == 2
         assert node.stdin is not None
+        assert node.stderr is not None
         node.stdin.close()
         assert node.wait(30) == 0
         assert node.stderr.read().splitlines()[-1].endswith("node.stopped")
@@ -277,16 +292,7 @@ def test_serve_and_python_m_trikv_are_the_same(tmp_path: Path, command: list[str
 def test_serve_stops_when_it_is_told(
     tmp_path: Path, number: signal.Signals, more: list[str]
 ) -> None:
-    with subprocess.Popen(
-        [*TRIKV, "serve", *more],
-        env=settings(DATA_DIR=str(tmp_path)),
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as node:
-        assert node.stderr is not None
-        while "node.started" not in (line := node.stderr.readline()):
-            assert line
+    with started([*TRIKV, "serve", *more], tmp_path) as (node, _):
         node.send_signal(number)
         assert node.wait(30) == 0
 

@@ -136,6 +136,18 @@ def directory_of(terminal: Terminal) -> Path:
     return Path(found[1])
 
 
+def test_a_node_that_is_killed_while_it_starts_is_no_failure() -> None:
+    with Terminal(COMMAND) as terminal:
+        terminal.until("node2 starts")
+        terminal.press("2k")
+        terminal.until("node2 is killed")
+        terminal.press("r")
+        terminal.until("all is well")
+        terminal.press("q")
+        assert terminal.end() == 0
+        all_gone(pids_in(terminal.shown))
+
+
 def test_ctrl_c_while_it_starts_leaves_nothing() -> None:
     with Terminal(COMMAND) as terminal:
         terminal.until("node1 starts")

@@ -130,11 +130,14 @@ class Laboratory:
             with trio.CancelScope(shield=True):  # a process that was made is also known
                 node = await spawn(self.plan.directory, name, self._settings(name))
                 self._nodes[name] = node
+                self._told_to_end.discard(node.process.pid)  # it may have been another one's
         except OSError as error:
             raise failed(f"{name} cannot be started: {error}", code="not_started") from None
         self._nursery.start_soon(self._watch, name, node)
         with trio.move_on_after(START_S) as patience:
             await self._until_started(node)
+        if node.process.pid in self._told_to_end:  # killed, while it started
+            return
         if patience.cancelled_caught or not node.is_up:
             why = f"not within {START_S:g} s" if node.is_up else self._exit_of(node)
             raise failed(
@@ -170,9 +173,7 @@ class Laboratory:
 
     async def _watch(self, name: str, node: Node) -> None:
         await node.process.wait()
-        if node.process.pid in self._told_to_end:
-            self._told_to_end.discard(node.process.pid)  # the number may be given to another one
-        elif self._nodes.get(name) is node:
+        if node.process.pid not in self._told_to_end and self._nodes.get(name) is node:
             self._set(name, "ended", detail=self._exit_of(node))
 
     @staticmethod
