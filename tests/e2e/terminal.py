@@ -63,12 +63,18 @@ class Terminal:
         self._told = os.fdopen(told)
         self.pid = int(self._told.readline())
         self._code: int | None = None
+        self._is_closed = False
 
     def mode(self) -> list[Any]:
         return termios.tcgetattr(self.keyboard)
 
     def press(self, keys: str) -> None:
         os.write(self.keyboard, keys.encode())
+
+    def close(self) -> None:
+        """The window is closed, or the line is cut: nothing can be seen any more."""
+        os.close(self.keyboard)
+        self._is_closed = True
 
     def send_signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -122,4 +128,5 @@ class Terminal:
         self._shell.kill()
         self._shell.wait(10)
         self._told.close()
-        os.close(self.keyboard)
+        if not self._is_closed:
+            self.close()

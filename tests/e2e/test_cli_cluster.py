@@ -170,6 +170,15 @@ def test_a_second_ctrl_c_kills_what_does_not_stop() -> None:
         is_as_before(terminal)
 
 
+def test_a_terminal_that_is_closed_stops_the_nodes() -> None:
+    with Terminal(COMMAND) as terminal:
+        pids = ready(terminal)
+        directory = directory_of(terminal)
+        terminal.close()
+        all_gone([*pids, terminal.pid])
+        until(lambda: not directory.exists(), "its directory is removed")
+
+
 def test_a_cluster_that_is_killed_leaves_no_nodes() -> None:
     with Terminal(COMMAND) as terminal:
         pids = ready(terminal)

@@ -20,7 +20,7 @@ from trikv.client.admin import AdminClient
 from trikv.errors import TrikvError
 from trikv.messages import LARGEST_VALUE_BYTES
 
-#: Keys that `list` shows unless it is asked for more.
+#: Keys that `list` shows in a terminal, unless it is asked for more.
 LIST_KEYS = 100
 
 
@@ -189,9 +189,8 @@ def delete(setup: Setup, key: str, if_version: str | None) -> ExitCode:
 @click.option(
     "--limit",
     type=Number(1, 10**9, "keys", whole=True),
-    default=LIST_KEYS,
     metavar="KEYS",
-    help=f"So many at most. Default: {LIST_KEYS}.",
+    help=f"So many at most. Default: {LIST_KEYS} in a terminal, else all.",
 )
 @click.option("--all", "no_limit", is_flag=True, help="All keys.")
 @click.option("--min-version", metavar="VERSION", help="Wait until the node is so far.")
@@ -200,22 +199,25 @@ def delete(setup: Setup, key: str, if_version: str | None) -> ExitCode:
 def list_keys(
     setup: Setup,
     prefix: str,
-    limit: int,
+    limit: int | None,
     no_limit: bool,
     min_version: str | None,
     versions: bool,
 ) -> ExitCode:
     """Print keys and values, in the order of the keys."""
     output = setup.output
+    if limit is not None and no_limit:
+        raise usage_error("--limit, --all: expected one at most")
+    if limit is None and not no_limit and output.is_terminal and not output.as_json:
+        limit = LIST_KEYS
 
     async def work(client: AdminClient) -> ExitCode:
         shown = 0
         listing: Any = client.list(prefix, min_version=min_version)
         async with aclosing(listing):
             async for item in listing:
-                if shown == limit and not no_limit:
-                    output.flush()
-                    output.say(f"… and more: --all, or --limit (the default is {LIST_KEYS})")
+                if shown == limit:
+                    output.say("… and more: --all, or a higher --limit")
                     break
                 shown += 1
                 show_listed(output, item, versions=versions)

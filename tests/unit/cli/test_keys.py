@@ -247,17 +247,27 @@ def keys(asked: Asked) -> Reply:
     return Reply(200, {"items": items, "next": page[-1] if len(left) > 100 else None})
 
 
+def test_list_in_a_pipe_is_complete(console: Console) -> None:
+    for arguments in ([], ["--all"], ["--json"]):
+        ended = console("list", *arguments, *URLS, answers=keys)
+        assert len(ended.out.splitlines()) == 250
+        assert ended.err == ""
+    ended = console("list", "--versions", *URLS, answers=keys)
+    assert ended.out.startswith(f'k000\t{V1}\t"k000"\nk001\t')
+
+
 def test_list_ends_at_its_limit_and_says_so(console: Console) -> None:
-    ended = console("list", *URLS, answers=keys)
+    ended = console("list", *URLS, columns=80, answers=keys)
     assert len(ended.out.splitlines()) == 100
-    assert ended.out.startswith('k000\t"k000"\n')
+    assert ended.err == "… and more: --all, or a higher --limit\n"
+    assert len(console("list", "--all", *URLS, columns=80, answers=keys).out.splitlines()) == 250
+    ended = console("list", "--limit", "249", *URLS, answers=keys)
+    assert len(ended.out.splitlines()) == 249
     assert "--all" in ended.err
     ended = console("list", "--limit", "250", *URLS, answers=keys)
-    assert len(ended.out.splitlines()) == 250
-    assert ended.err == ""
-    ended = console("list", "--all", "--versions", *URLS, answers=keys)
-    assert len(ended.out.splitlines()) == 250
-    assert ended.out.startswith(f'k000\t{V1}\t"k000"\n')
+    assert (len(ended.out.splitlines()), ended.err) == (250, "")
+    ended = console("list", "--limit", "2", "--all", *URLS)
+    assert (ended.code, ended.seen) == (2, [])
 
 
 def test_list_json_is_a_document_a_line(console: Console) -> None:
