@@ -310,6 +310,11 @@ def test_a_terminal_gets_colours_and_is_told_that_it_takes_long(tmp_path: Path) 
         with Terminal([*TRIKV, "status", "--url", url], environment={"NO_COLOR": "1"}) as terminal:
             assert terminal.end() == 0
             assert "\x1b" not in terminal.shown
+        with Terminal([*TRIKV, "status", "--watch", "--interval", "0.1", "--url", url]) as terminal:
+            for _ in range(2):
+                terminal.until("all is well")
+            terminal.press("\x03")
+            assert terminal.end() == 130
     gone = [*TRIKV, "get", "k", "--url", url, "--timeout", "30"]
     with Terminal(gone) as terminal:
         terminal.until("no answer yet; trying for 30 s (--timeout)")
