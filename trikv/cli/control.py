@@ -129,11 +129,11 @@ def show_lag(output: Output, told: Mapping[str, Any]) -> None:
         return
     general = lag_range(told.get("min_delay_ms"), told.get("max_delay_ms"))
     output.line(f"lag {general}")
-    followers = told.get("followers") or []
+    followers = surveys.objects(told, "followers")
     lags = [lag_range(one.get("min_delay_ms"), one.get("max_delay_ms")) for one in followers]
     if any(own != general for own in lags):
         rows = [
-            (visible(one.get("node_id") or "?"), own, visible(one.get("url") or "?"))
+            (visible(str(one.get("node_id") or "?")), own, visible(str(one.get("url") or "?")))
             for one, own in zip(followers, lags, strict=True)
         ]
         output.lines(output.table(("node", ">lag", "URL"), rows))
@@ -168,7 +168,7 @@ def heal(setup: Setup, followers: tuple[str, ...], every: bool) -> ExitCode:
         names = followers
         if every:
             told = await client.replica_status()
-            cuts = [one for one in told.get("followers") or [] if one.get("link") == "cut"]
+            cuts = [one for one in surveys.objects(told, "followers") if one.get("link") == "cut"]
             names = tuple(str(one.get("url")) for one in cuts)
         await _set_cut(setup.output, client, names, False)
         return ExitCode.DONE

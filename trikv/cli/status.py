@@ -6,6 +6,7 @@ The exit code says whether all is well: 0, 1 if something is not, 4 if no node c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import click
 import trio
@@ -100,9 +101,9 @@ def head(output: Output, survey: Survey) -> list[str]:
     return ["   ".join(f"{output.paint(name, 'dim')} {value}" for name, value in parts)]
 
 
-def lag_range(low: float | None, high: float | None) -> str:
+def lag_range(low: Any, high: Any) -> str:
     """`0–1000 ms`."""
-    if low is None or high is None:
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
         return "?"
     return f"{low:g} ms" if low == high else f"{low:g}–{high:g} ms"
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any
 
 import trio
@@ -194,53 +195,72 @@ def _view(url: str, health: Found) -> NodeView:
     if isinstance(health, ClientError):
         return NodeView(url, reachable=False, error=health.detail)
     view = NodeView(url, reachable=True)
-    for name in ("node_id", "role", "ready", "epoch", "software_version"):
-        setattr(view, name, health.get(name))
-    view.waiting_for = [str(one) for one in health.get("waiting_for") or []]
+    _fill(view, health, str, "node_id", "role", "epoch", "software_version")
+    _fill(view, health, bool, "ready")
+    view.waiting_for = _texts(health, "waiting_for")
     return view
+
+
+def _fill(view: NodeView | Survey, told: Document, kind: type | UnionType, *names: str) -> None:
+    """Take over what is told, if it is of the right type: who answers may be anything."""
+    for name in names:
+        value = told.get(name)
+        if isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
+            setattr(view, name, value)
+
+
+def _texts(told: Document, name: str) -> list[str]:
+    found = told.get(name)
+    return list(map(str, found)) if isinstance(found, list) else []
+
+
+def objects(told: Document, name: str) -> list[Document]:
+    """The objects in a list, whoever has answered."""
+    found = told.get(name)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _object(told: Document, name: str) -> Document:
+    found = told.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _add_leader(survey: Survey, url: str, health: Found) -> None:
     assert not isinstance(health, ClientError)
-    survey.leader_url, survey.leader = url, health.get("node_id")
-    for name in (
-        "cluster",
-        "epoch",
-        "write_quorum",
-        "pending_write_quorum",
-        "environment_write_quorum",
-        "settled",
-        "followers",
-        "live_links",
-        "inflight_writes",
-    ):
-        setattr(survey, name, health.get(name))
-    lag = health.get("lag") or {}
-    survey.min_delay_ms, survey.max_delay_ms = lag.get("min_delay_ms"), lag.get("max_delay_ms")
+    survey.leader_url = url
+    _fill(survey, health, str, "cluster", "epoch")
+    _fill(survey, health, bool, "settled")
+    _fill(survey, health, int, "write_quorum", "pending_write_quorum", "environment_write_quorum")
+    _fill(survey, health, int, "followers", "live_links", "inflight_writes")
+    lag = _object(health, "lag")
+    _fill(survey, lag, int | float, "min_delay_ms", "max_delay_ms")
     for node in survey.nodes:
         node.leads = node.url == url
-    for told in lag.get("followers") or []:
-        node = _node_of(survey, told)
-        node.min_delay_ms, node.max_delay_ms = told.get("min_delay_ms"), told.get("max_delay_ms")
+        if node.leads:
+            survey.leader = node.node_id
+    for told in objects(lag, "followers"):
+        _fill(_node_of(survey, told), told, int | float, "min_delay_ms", "max_delay_ms")
 
 
 def _add_replicas(survey: Survey, replicas: Document) -> None:
     for node in survey.nodes:
         if node.leads:
-            node.records = replicas["leader"].get("records")
-    for told in replicas.get("followers") or []:
+            _fill(node, _object(replicas, "leader"), int, "records")
+    for told in objects(replicas, "followers"):
         node = _node_of(survey, told)
-        for name in ("link", "link_reason", "lag_records", "lag_ms", "rate_records_s", "records"):
-            setattr(node, name, told.get(name))
-        node.replica = told.get("status")
-        node.differing_keys = told.get("differing_keys") or []
-        node.differing_keys_total = told.get("differing_keys_total")
-        node.error = node.error or told.get("error")
+        _fill(node, told, str, "link", "link_reason", *(() if node.error else ("error",)))
+        _fill(node, told, int, "lag_records", "records", "differing_keys_total")
+        _fill(node, told, int | float, "lag_ms", "rate_records_s")
+        node.replica = told["status"] if isinstance(told.get("status"), str) else None
+        node.differing_keys = _texts(told, "differing_keys")
 
 
-def _node_of(survey: Survey, told: Mapping[str, Any]) -> NodeView:
+def _node_of(survey: Survey, told: Document) -> NodeView:
     """The node that the leader speaks of; a new one, if nobody has named it."""
-    name, url = told.get("node_id"), told.get("url")
+    name, url = (
+        found if isinstance(found := told.get(field_name), str) else None
+        for field_name in ("node_id", "url")
+    )
     for node in survey.nodes:
         if node.node_id is not None and node.node_id == name and not node.leads:
             return node
