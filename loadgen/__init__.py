@@ -26,6 +26,7 @@ The way of a run through the modules:
     errors       what may go wrong, and its exit code
     check        the other program, --check: a history under faults, recorded and judged
 
-It knows a trikv cluster by the leader's HTTP API alone and imports nothing of `trikv`, so that it
-can judge the node from outside, and drive a cluster whose followers it cannot reach.
+It knows a trikv cluster by the leader's HTTP API alone, so that it can judge the node from outside,
+and drive a cluster whose followers it cannot reach. Of `trikv` it imports nothing but `processes`, which
+starts nodes and knows nothing of what they do.
 """

@@ -4,37 +4,29 @@
     leader      started once all followers serve, with their URLs
     up          once the leader's `/health` counts a live link to every follower
 
-Each node logs straight into a file of a temporary directory that holds its data, too: the file
-never fills up as a pipe would, and is complete whatever happens to us; its end is shown when a node
-dies. One nursery watches the processes: a node that ends by itself ends the run.
+How a node is started, and where it logs, is `trikv.processes`; data and logs are in a temporary
+directory. One nursery watches the processes: a node that ends by itself ends the run.
 
 However the cluster's block is left (its end, an error, Ctrl-C while it still starts), all nodes are
 told to stop, the leader first so that it still reaches its followers; who does not end in time is
-killed; then the directory is removed. This cleanup is shielded and bounded. Nodes run in process
-groups of their own, so that a terminal's Ctrl-C reaches only us and the order holds.
+killed; then the directory is removed. This cleanup is shielded and bounded.
 """
 
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import trio
 
 from loadgen.api import Leader, LeaderHealth
 from loadgen.errors import ClusterError, Unreachable
 from loadgen.theory import UniformLag
+from trikv.processes import Node, ask_to_stop, spawn, started_url
 
 FOLLOWERS = 5
-HOST = "127.0.0.1"
 DIRECTORY_PREFIX = "trikv-loadgen-"
 
 # Six Python processes on a small, busy machine.
@@ -43,31 +35,6 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 12.0
 KILL_TIMEOUT_S = 5.0
 POLL_S = 0.02
-LOG_TAIL_LINES = 8
-
-# What a node reads: none of it may leak in from the shell that started us.
-NODE_SETTINGS = (
-    "ROLE",
-    "NODE_ID",
-    "HOST",
-    "PORT",
-    "ADVERTISE_URL",
-    "WRITE_QUORUM",
-    "MIN_DELAY_MS",
-    "MAX_DELAY_MS",
-    "LAG_SEED",
-    "REQUEST_TIMEOUT",
-    "FOLLOWER_URLS",
-    "DATA_DIR",
-    "DURABILITY",
-    "WRITE_TIMEOUT",
-    "MAX_VALUE_BYTES",
-    "MAX_INFLIGHT_WRITES",
-    "FAST_LANE",
-    "LOG_LEVEL",
-)
-
-_STARTED = re.compile(r'\bnode\.started\b.*?\burl="?(https?://[^\s"]+)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,32 +45,6 @@ class LocalCluster:
     follower_urls: list[str]
     pids: list[int]
     directory: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One node's process and where it logs: behind what an earlier start of the node has logged."""
-
-    name: str
-    process: trio.Process
-    log: Path
-    log_begins: int = 0
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the process is there, paused or not."""
-        return self.process.poll() is None
-
-    def log_text(self) -> str:
-        """All that the process has logged so far."""
-        with self.log.open("rb") as stream:
-            stream.seek(self.log_begins)
-            return stream.read().decode("utf-8", errors="replace")
-
-    def log_tail(self) -> str:
-        """The end of the log, set apart for an error message."""
-        lines = self.log_text().splitlines()[-LOG_TAIL_LINES:]
-        return "".join(f"\n    {line}" for line in lines) or "\n    (it logged nothing)"
 
 
 @asynccontextmanager
@@ -198,50 +139,6 @@ async def wait_until_live(
         await trio.sleep(POLL_S)
 
 
-async def spawn(directory: Path, name: str, settings: dict[str, str]) -> Node:
-    """Start a node's process; its data and its log are in `directory`. `started_url` waits for it."""
-    env = {key: value for key, value in os.environ.items() if key.upper() not in NODE_SETTINGS}
-    env |= {
-        "NODE_ID": name,
-        "HOST": HOST,
-        "PORT": "0",
-        "DATA_DIR": str(directory / name),
-        "LOG_LEVEL": "INFO",
-        **settings,
-    }
-    log = directory / f"{name}.log"
-    begins = log.stat().st_size if log.exists() else 0
-    with _open_for_child(log) as stream:
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "trikv"],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            **_own_process_group(),
-        )
-    return Node(name, process, log, begins)
-
-
-def _open_for_child(log: Path) -> BinaryIO:
-    return log.open("ab")
-
-
-def _own_process_group() -> dict[str, Any]:
-    if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True}
-
-
-async def started_url(node: Node) -> str:
-    """The URL in the node's `node.started` line; a node that dies first is `_watch`'s affair."""
-    while True:
-        started = _STARTED.search(node.log_text())
-        if started is not None:
-            return started[1]
-        await trio.sleep(POLL_S)
-
-
 async def _watch(node: Node) -> None:
     await node.process.wait()
     raise ended_by_itself(node)
@@ -268,7 +165,7 @@ async def _stop(nodes: list[Node]) -> None:
         # The leader was started last: it stops first, and alone.
         for group in (nodes[FOLLOWERS:], nodes[:FOLLOWERS]):
             for node in group:
-                _ask_to_stop(node.process)
+                ask_to_stop(node.process)
             for node in group:
                 await node.process.wait()
     for node in nodes:
@@ -277,15 +174,3 @@ async def _stop(nodes: list[Node]) -> None:
     with trio.move_on_after(KILL_TIMEOUT_S, shield=True):
         for node in nodes:
             await node.process.wait()
-
-
-def _ask_to_stop(process: trio.Process) -> None:
-    if process.poll() is not None:
-        return
-    if sys.platform == "win32":
-        try:
-            process.send_signal(signal.CTRL_BREAK_EVENT)
-        except OSError:  # no console to send it through
-            process.kill()
-    else:
-        process.terminate()

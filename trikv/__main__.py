@@ -11,7 +11,8 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import trio
 
@@ -36,12 +37,21 @@ def main() -> int:
         epilog="All settings come from the environment: see docs/operations.md.",
     )
     parser.add_argument("--version", action="version", version=f"trikv {__version__}")
-    parser.parse_args()
+    parser.add_argument(
+        "--stop-at-eof",
+        action="store_true",
+        help="stop when standard input ends: with the program that started the node",
+    )
+    return run_node(stop_at_eof=parser.parse_args().stop_at_eof)
+
+
+def run_node(*, stop_at_eof: bool = False) -> int:
+    """The same with settings from the environment and nothing else; the exit code."""
     exit_code = 0
     try:
         config = read_config(os.environ)
         logs.set_up(config.log_level)
-        trio.run(run, config)
+        trio.run(run, config, stop_at_eof)
     except* SettingError as errors:
         exit_code = 2
         for error in _leaves(errors):
@@ -57,7 +67,7 @@ def _leaves(group: BaseExceptionGroup[SettingError]) -> Iterator[SettingError]:
             yield error
 
 
-async def run(config: Config) -> None:
+async def run(config: Config, stop_at_eof: bool = False) -> None:
     """One node, from its listening socket to its last commit. Raises SettingError."""
     with trio.open_signal_receiver(*_stop_signals()) as signals:
         listeners, port = await listen(config)
@@ -77,7 +87,7 @@ async def run(config: Config) -> None:
         ):
             _say_started(node, port)
             _collect_less()
-            await serve(node, listeners, lambda: anext(signals))
+            await serve(node, listeners, lambda: _asked_to_stop(signals, stop_at_eof))
             logs.info("node.stopping")
     logs.info("node.stopped")
 
@@ -86,6 +96,27 @@ def _stop_signals() -> list[signal.Signals]:
     """What asks a node to stop: SIGTERM, Ctrl-C, and on Windows Ctrl-Break."""
     names = ("SIGTERM", "SIGINT", "SIGBREAK")
     return [signal.Signals[name] for name in names if name in signal.Signals.__members__]
+
+
+async def _asked_to_stop(signals: AsyncIterator[int], stop_at_eof: bool) -> None:
+    """Until a signal comes or, if that counts, standard input ends."""
+    async with trio.open_nursery() as nursery:
+        if stop_at_eof:
+            nursery.start_soon(_until_eof, nursery.cancel_scope)
+        await anext(signals)
+        nursery.cancel_scope.cancel()
+
+
+async def _until_eof(stop: trio.CancelScope) -> None:
+    await trio.to_thread.run_sync(_read_to_eof, abandon_on_cancel=True)
+    stop.cancel()
+
+
+def _read_to_eof() -> None:
+    # Not through sys.stdin, whose lock the interpreter would want at its end.
+    with suppress(OSError):
+        while os.read(0, 4096):
+            pass
 
 
 def _collect_less() -> None:

@@ -15,8 +15,6 @@ import os
 import random
 import shutil
 import signal
-import socket
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,22 +27,15 @@ from loadgen.check.plan import CheckPlan
 from loadgen.check.system import ask, complaints_in, copy_logs
 from loadgen.cluster import (
     FOLLOWERS,
-    HOST,
     KILL_TIMEOUT_S,
     START_TIMEOUT_S,
-    Node,
     ended_by_itself,
     make_directory,
-    spawn,
-    started_url,
 )
 from loadgen.errors import ClusterError
+from trikv.processes import HOST, Node, free_ports, spawn, started_url
 
 NAMES = tuple(f"node{number}" for number in range(1, FOLLOWERS + 2))
-
-#: Below what Linux (32768) and others (49152) give to outgoing connections.
-PORTS = range(15_000, 32_000)
-PORT_TRIES = 1_000
 
 ADMIN_TIMEOUT_S = 1.0
 
@@ -155,7 +146,7 @@ async def open_processes(plan: CheckPlan) -> AsyncIterator[Processes]:
     """Six nodes, none of them started; gone without a trace afterwards. Raises ClusterError."""
     directory = make_directory()
     try:
-        ports = free_ports(random.Random(os.urandom(8)), 1 + FOLLOWERS)
+        ports = _free_ports()
         async with trio.open_nursery() as nursery:
             processes = Processes(plan, nursery, directory, ports)
             try:
@@ -168,18 +159,8 @@ async def open_processes(plan: CheckPlan) -> AsyncIterator[Processes]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def free_ports(rng: random.Random, count: int) -> list[int]:
-    """Ports of loopback on which nobody listens. Raises ClusterError."""
-    found: list[int] = []
-    for port in rng.sample(PORTS, PORT_TRIES):
-        with socket.socket() as probe:
-            if sys.platform != "win32":  # where it would let two listen on one port
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise ClusterError(f"no {count} free ports on {HOST} between {PORTS[0]} and {PORTS[-1]}")
+def _free_ports() -> list[int]:
+    try:
+        return free_ports(random.Random(os.urandom(8)), 1 + FOLLOWERS)
+    except OSError as error:
+        raise ClusterError(str(error)) from None

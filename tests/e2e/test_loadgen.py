@@ -225,6 +225,24 @@ async def test_a_node_that_dies_ends_the_run_with_its_log_and_leaves_nothing(pla
     await place.assert_nothing_left()
 
 
+@needs_proc
+async def test_a_run_that_is_killed_leaves_no_nodes(place: Place) -> None:
+    process = await trio.lowlevel.open_process(
+        place.command("--lag", "0-200"), env=place.env(), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    await read_until(process.stdout, b"own cluster")
+    assert len(place.nodes()) == 6
+    process.kill()
+    await process.wait()
+
+    async def all_gone() -> bool:
+        await trio.lowlevel.checkpoint()
+        return place.nodes() == {}
+
+    await until(all_gone)
+
+
 async def test_a_found_cluster_is_driven_and_gets_its_quorum_and_lag_back(place: Place) -> None:
     async with a_cluster() as (cluster, found):
         done = await place.run(

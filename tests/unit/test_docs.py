@@ -6,16 +6,23 @@ sentence is true is beyond a test.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 import trikv
 import trikv.client
+from trikv.cli import bench, survey
+from trikv.cli import cluster as clusters
+from trikv.cli.live import KEYS
+from trikv.cli.main import trikv as command_line
+from trikv.cli.outcome import ExitCode
 from trikv.config import SETTINGS, Setting
 from trikv.errors import TrikvError
 from trikv.link import LinkState
@@ -27,9 +34,13 @@ API = ROOT / "docs" / "api.md"
 DESIGN = ROOT / "docs" / "design.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 CLIENT = ROOT / "docs" / "client.md"
+CLI = ROOT / "docs" / "cli.md"
 METRICS = ROOT / "docs" / "metrics.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
-PAGES = [README, API, DESIGN, OPERATIONS, CLIENT, METRICS, PERFORMANCE, ROOT / "CHANGELOG.md"]
+PAGES = [
+    *(README, API, DESIGN, OPERATIONS, CLIENT, CLI, METRICS, PERFORMANCE),
+    ROOT / "CHANGELOG.md",
+]
 
 RUN_COMMAND = (
     "python3 -m venv .venv && .venv/bin/pip install '.[loadgen]' && .venv/bin/python -m loadgen"
@@ -160,6 +171,74 @@ def test_the_sync_client_has_the_methods_of_the_other_word_for_word() -> None:
             )
             if method != "__init__" or one == "Client":
                 assert found == expected, method
+
+
+COMMANDS = command_line.commands.values()
+
+#: Told once, for all commands.
+COMMON = {"--url", "--timeout", "--json", "--help", "--version"}
+
+
+def section_of(page: Path, heading: str) -> str:
+    """What stands under a heading, up to the next one of its level or above."""
+    _, found, rest = text_of(page).partition(f"\n### {heading}\n")
+    assert found, heading
+    return re.split(r"^##+ ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def told_in(text: str) -> set[str]:
+    """What stands in backticks, in the first cell of a table row."""
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    return set(re.findall(r"`([^`]+)`", " ".join(cells)))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_the_command_line_has_a_section_for_every_command_and_a_row_for_every_option(
+    command: click.Command,
+) -> None:
+    options = {
+        name for param in command.params if isinstance(param, click.Option) for name in param.opts
+    }
+    rows_of_section = {
+        words.split()[0] for words in told_in(section_of(CLI, f"trikv {command.name}"))
+    }
+    assert options - COMMON <= rows_of_section
+    told = {words for words in rows_of_section if words.startswith("--")}
+    assert told <= options, "an option that is not there"
+    assert command.help
+    for param in command.params:
+        assert not isinstance(param, click.Option) or param.help
+
+
+def test_the_command_line_tells_no_command_that_is_not_there() -> None:
+    told = re.findall(r"^### trikv (.*)$", text_of(CLI), flags=re.MULTILINE)
+    assert told == list(command_line.commands)
+    everywhere = {words.split()[0] for words in told_in(text_of(CLI))}
+    assert everywhere >= COMMON
+
+
+@pytest.mark.parametrize("code", ExitCode)
+def test_the_command_line_tells_every_exit_code(code: ExitCode) -> None:
+    assert row_of(CLI, str(int(code)))[1]
+
+
+def test_the_command_line_tells_every_field_key_and_event() -> None:
+    status, cluster = (section_of(CLI, f"trikv {name}") for name in ("status", "cluster"))
+    kinds = (survey.Survey, survey.NodeView)
+    fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    assert fields | {"healthy"} <= told_in(status)
+    measured = bench.document(bench.Measured(1.0, [1.0]), survey.Survey([]), 1)
+    told = section_of(CLI, "trikv bench")
+    assert set(measured) <= told_in(told)
+    for name in (*measured["latency_ms"], *measured["histogram"][0]):
+        assert f"`{name}`" in told
+    pressed = {key for keys, _ in KEYS for key in keys.replace("↑↓ 1–9", "↑ ↓ 1 9").split()}
+    assert pressed <= told_in(cluster)
+    source = text_of(ROOT / "trikv" / "cli" / "laboratory.py") + text_of(Path(clusters.__file__))
+    only_by_keys = {"refused", "promoted", "failed", "quorum", "burst", "cut"}
+    events = set(re.findall(r"say\(\s*\"(\w+)\"", source)) - only_by_keys
+    events |= {"starting", "started", "stopping", "stopped", "killed", "ended"}
+    assert events <= told_in(cluster)
 
 
 @pytest.mark.parametrize(("name", "value"), bounds())

@@ -1,0 +1,207 @@
+"""The screen of `trikv cluster`: what the cluster is like, what has happened, and which keys do what.
+
+`Story` collects what happens, and tells it as lines where there is no screen. `frame` is pure: from
+what is known, and the size of a terminal, to the lines on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from trikv.cli import status
+from trikv.cli.laboratory import Laboratory
+from trikv.cli.outcome import ClosedPipe, CommandError
+from trikv.cli.output import Cell, Output, clip, duration, milliseconds, plural, table, visible
+from trikv.cli.survey import NodeView, Survey
+
+KEYS = (
+    ("↑↓ 1–9", "select"),
+    ("k", "kill"),
+    ("s", "stop"),
+    ("r", "start"),
+    ("c", "cut"),
+    ("h", "heal"),
+    ("p", "promote"),
+    ("w", "100 writes"),
+    ("+ -", "quorum"),
+    ("q", "quit"),
+)
+
+HEADS = ("", "node", "role", "link", ">behind", "replica", ">keys", "URL")
+
+_REMEMBERED = 200
+
+#: Lines of events that are wanted even where there is little room.
+_LEAST_EVENTS = 3
+
+
+@dataclass
+class Story:
+    """What has happened, the latest last."""
+
+    output: Output
+    on_screen: bool
+    told: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    lost: Exception | None = None
+    """Why nothing can be told any more; `on_lost` is called then, once."""
+    on_lost: Callable[[], None] = lambda: None
+
+    def say(self, event: str, **more: Any) -> None:
+        """`node`, `detail` and whatever else belongs to it."""
+        text = worded(event, more)
+        if self.on_screen:
+            self.told.append((time.strftime("%H:%M:%S"), text))
+        elif self.lost is None:
+            try:
+                self._print(event, more, text)
+            except (ClosedPipe, CommandError) as error:  # the nodes are to be stopped all the same
+                self.lost = error
+                self.on_lost()
+
+    def _print(self, event: str, more: dict[str, Any], text: str) -> None:
+        if self.output.as_json:
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            self.output.document({"time": now, "event": event, **more}, flush=True)
+        else:
+            self.output.line(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
+
+
+def worded(event: str, more: dict[str, Any]) -> str:
+    """An event as a sentence, or so."""
+    name = visible(str(more.get("node", "")))
+    detail = visible(str(more.get("detail", "")))
+    match event:
+        case "started":
+            return f"{name} is up at {more['url']} (process {more['pid']})"
+        case "killed":
+            return f"{name} is killed (SIGKILL)"
+        case "ended":
+            return f"{name} has ended by itself: {detail}"
+        case "ready":
+            return f"ready: {', '.join(more['urls'])}"
+        case "burst":
+            failed = f", {more['failed']} failed" if more["failed"] else ""
+            times = ""
+            if more["p50_ms"] is not None:
+                times = f"; p50 {milliseconds(more['p50_ms'])}, p99 {milliseconds(more['p99_ms'])}"
+            return f"{more['writes']} writes: {more['confirmed']} confirmed{failed}{times}"
+        case "closed":
+            return "all nodes have stopped"
+        case "healthy":
+            return "all is well"
+        case "unhealthy":
+            return "not well: " + visible("; ".join(more["problems"]))
+        case "quorum":
+            return f"quorum {more['write_quorum']}, before {more['previous_write_quorum']}"
+        case "cut" | "healed":
+            return f"the wire to {name} is {event}"
+    subject = f"{name}: " if name and detail else name
+    verb = {"starting": "starts", "stopping": "is told to stop", "stopped": "has stopped"}.get(
+        event
+    )
+    if verb is not None:
+        return f"{name} {verb}"
+    return f"{subject}{event}{': ' if detail and not name else ' ' if detail else ''}{detail}"
+
+
+@dataclass
+class Scene:
+    """All that the screen shows."""
+
+    laboratory: Laboratory
+    story: Story
+    began_s: float
+    survey: Survey | None = None
+    selected: int = 0
+    closing: bool = False
+    quorum_changes: trio.Lock = field(default_factory=trio.Lock)
+
+    @property
+    def name(self) -> str:
+        return self.laboratory.names[self.selected]
+
+
+def frame(scene: Scene, output: Output, columns: int, rows: int, now_s: float) -> list[str]:
+    """The lines of the screen: as many as there are rows, none wider than it is."""
+    laboratory = scene.laboratory
+    names = laboratory.names
+    title = f"trikv cluster   {plural('node', len(names))}   up {duration(now_s - scene.began_s)}"
+    top = [
+        output.paint(clip(title, columns), "bold"),
+        output.paint(clip(f"TRIKV_URLS={','.join(laboratory.urls)}", columns), "dim"),
+        output.paint(clip(f"data and logs: {laboratory.plan.directory}", columns), "dim"),
+        "",
+    ]
+    if scene.survey is not None:
+        top += [*status.head(output, scene.survey), ""]
+    top += table(
+        HEADS,
+        [row(scene, index, name) for index, name in enumerate(names)],
+        width=columns,
+        coloured=output.coloured,
+    )
+    top.append("")
+    if scene.closing:
+        top.append(output.paint(clip("stopping; Ctrl-C kills what is left", columns), "yellow"))
+    elif scene.survey is not None:
+        top += status.verdict(output, scene.survey)[:4]
+    bottom = ["", *legend(output, columns)]
+    room = max(rows - len(top) - len(bottom) - 1, min(_LEAST_EVENTS, rows))
+    events = list(scene.story.told)[-room:]
+    shown = [
+        f"{output.paint(when, 'dim')}  {clip(text, max(1, columns - len(when) - 2))}"
+        for when, text in events
+    ]
+    space = [""] * (rows - len(top) - 1 - len(shown) - len(bottom))
+    return [*top, "", *shown, *space, *bottom][:rows]
+
+
+def row(scene: Scene, index: int, name: str) -> list[Cell]:
+    """A node: what the cluster says of it, and what our process is."""
+    state = scene.laboratory.states[name]
+    view = _view_of(scene, name)
+    marker: Cell = (f"▶{index + 1}", "bold") if index == scene.selected else f" {index + 1}"
+    told = status.row(view)
+    role: Cell = told[1]
+    if state in ("killed", "ended"):
+        role = (state, "red")
+    elif state in ("starting", "stopping"):
+        role = (state, "yellow")
+    elif state == "stopped":
+        role = (state, "dim")
+    elif view.reachable is False:
+        role = ("up", "yellow")
+    url = scene.laboratory.url(name)
+    return [marker, (name, "bold" if view.leads else "cyan"), role, *told[2:6], url]
+
+
+def _view_of(scene: Scene, name: str) -> NodeView:
+    url = scene.laboratory.url(name)
+    nodes = [] if scene.survey is None else scene.survey.nodes
+    return next((node for node in nodes if node.url == url), NodeView(url))
+
+
+def legend(output: Output, columns: int) -> list[str]:
+    """Which key does what, on as many lines as it takes."""
+    lines: list[list[tuple[str, str]]] = [[]]
+    used = 0
+    for key, does in KEYS:
+        size = len(key) + 1 + len(does) + 2
+        if lines[-1] and used + size - 2 > columns:
+            lines.append([])
+            used = 0
+        lines[-1].append((key, does))
+        used += size
+    return [_legend_line(output, line) for line in lines]
+
+
+def _legend_line(output: Output, line: Sequence[tuple[str, str]]) -> str:
+    return "  ".join(
+        f"{output.paint(key, 'cyan')} {output.paint(does, 'dim')}" for key, does in line
+    )

@@ -1,0 +1,115 @@
+"""`trikv`: the commands, and every way in which one ends.
+
+Exit codes are those of `outcome`. What is expected to go wrong is one line on standard error (and with
+`--json` one document); a traceback is a bug of ours, and says so.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+from click.shell_completion import shell_complete
+
+from trikv import __version__
+from trikv.cli import bench, cluster, completion, control, keys, serve, status
+from trikv.cli.outcome import (
+    ClosedPipe,
+    CommandError,
+    ExitCode,
+    failed,
+    interrupted,
+    leaves,
+    usage_error,
+)
+from trikv.cli.output import Output, let_go
+
+EPILOG = """\
+Exit codes: 0 done; 1 no (not there, not well, not equal); 2 bad usage; 3 refused; 4 nobody could, and
+nothing was written; 5 it may have been written; 6 failed on this machine; 130 Ctrl-C.
+
+Nodes: --url, or TRIKV_URLS with commas between, or http://127.0.0.1:8000. All there is to know:
+docs/cli.md.
+"""
+
+
+class _InOrder(click.Group):
+    """Its commands are told in the order in which they are added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    "trikv", cls=_InOrder, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(__version__, message="trikv %(version)s")
+def trikv() -> None:
+    """A replicated key-value store: run nodes, ask them, watch them at work."""
+
+
+for _command in (
+    serve.serve,
+    cluster.cluster,
+    keys.get,
+    keys.put,
+    keys.delete,
+    keys.list_keys,
+    keys.watch,
+    status.status,
+    control.quorum,
+    control.lag,
+    control.cut,
+    control.heal,
+    bench.bench,
+    completion.completion,
+):
+    trikv.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    instruction = os.environ.get(completion.VARIABLE)
+    if instruction:
+        return shell_complete(trikv, {}, "trikv", completion.VARIABLE, instruction)
+    options = given[: given.index("--")] if "--" in given else given
+    output = Output(as_json="--json" in options)
+    try:
+        code = _run(given)
+        output.flush()
+        return code
+    except CommandError as error:
+        output.error(error)
+        return error.exit_code
+    except (ClosedPipe, BrokenPipeError):
+        let_go(sys.stdout)
+        return ExitCode.CLOSED_PIPE
+    except KeyboardInterrupt:
+        output.error(interrupted())
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        traceback.print_exc()
+        first = next(leaves(error))
+        output.error(failed(f"a bug in trikv: {first!r}", code="internal_error"))
+        return ExitCode.FAILED
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        with trikv.make_context("trikv", arguments) as context:
+            code: int | None = trikv.invoke(context)
+            return code or 0
+    except click.exceptions.Exit as done:  # --help, --version
+        return done.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return ExitCode.USAGE
+    except click.ClickException as error:
+        hint = None
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            hint = f"{error.ctx.get_usage()}\nMore: {error.ctx.command_path} --help"
+        raise usage_error(error.format_message(), hint=hint) from None
