@@ -162,7 +162,7 @@ class RequestTally:
     def __init__(self) -> None:
         self.routes: dict[tuple[str, str], RouteTally] = {}
         """By method and path, as they are in the table of routes."""
-        self.problems: dict[str, int] = {}
+        self.problems: dict[str, int] = {INTERNAL_ERROR: 0}
         """Problem documents, by code."""
         self.connections: dict[str, int] = {"fast": 0, "hypercorn": 0}
         """Open ones, by lane."""

@@ -92,7 +92,7 @@ def test_requests_are_counted_by_route_and_the_first_digit_of_the_status() -> No
     (route,) = tally.routes.values()
     assert route.classes == [0, 0, 2, 0, 1, 1]
     assert route.took_s.total == 2.0
-    assert tally.problems == {"not_found": 2}
+    assert tally.problems == {"internal_error": 0, "not_found": 2}
 
 
 async def test_a_cancelled_write_is_abandoned() -> None:
