@@ -81,13 +81,13 @@ COMPONENTS: dict[str, Schema] = {
     },
     "Version": {
         "type": "string",
-        "pattern": "^[0-9]+\\.[0-9a-z]+-[0-9]+$",
+        "pattern": "^(0|[1-9][0-9]{0,9})\\.[0-9a-z]{1,32}-(0|[1-9][0-9]{0,15})$",
         "description": "Number and instance of an epoch, and a time in microseconds.",
         "examples": ["3.0f4c2a9d81e7-1700000000000000"],
     },
     "Epoch": {
         "type": "string",
-        "pattern": "^[0-9]+\\.[0-9a-z]+$",
+        "pattern": "^(0|[1-9][0-9]{0,9})\\.[0-9a-z]{1,32}$",
         "examples": ["3.0f4c2a9d81e7"],
     },
     "Item": fields({"key": KEY, "value": ANYTHING, "version": VERSION}),
