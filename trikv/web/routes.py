@@ -1,6 +1,6 @@
 """The table of all routes: method, path, handler, and how large a body may be.
 
-`{key}` stands for the rest of the path. The server binds this table, the in-memory network of the
+`{key}` stands for the rest of the path, decoded and checked as a key; `{file}` for the rest as it is. The server binds this table, the in-memory network of the
 tests looks paths up in it, and the documentation is tested against it.
 """
 
@@ -16,7 +16,7 @@ from trikv.messages import (
     MAX_KEY_BYTES,
     MAX_REPLICATE_BODY_BYTES,
 )
-from trikv.web import admin, kv, peer
+from trikv.web import admin, kv, pages, peer
 from trikv.web.exchange import Handler
 
 
@@ -67,4 +67,6 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/admin/lag", admin.set_lag, _small_body),
     Route("POST", "/admin/partition", admin.partition, _small_body),
     Route("POST", "/admin/admit", admin.admit, _small_body),
+    Route("GET", "/ui", pages.page),
+    Route("GET", "/ui/{file}", pages.page_file),
 )
