@@ -314,6 +314,57 @@ _ALL = (
         # Not by the walks: its followers refuse whatever it goes on to do.
         "tests/simulation/test_takeover.py",
     ),
+    # -- watching: the walks have no readers; others have (test_watch_walk.py)
+    Mutant(
+        "a leader tells what is not confirmed",
+        "trikv.leader",
+        "return None if self._confirmed_us < 0 else Version(self.epoch, self._confirmed_us)",
+        "return Version(self.epoch, self.resolved_us)",
+        "tests/unit/test_watch.py",
+    ),
+    Mutant(
+        "a follower tells what is not confirmed",
+        "trikv.follower",
+        "return min(self.state.watermark, self._confirmed)",
+        "return self.state.watermark",
+        "tests/unit/test_watch.py",
+    ),
+    Mutant(
+        "a follower tells what is not complete",
+        "trikv.follower",
+        "return min(self.state.watermark, self._confirmed)",
+        "return self._confirmed",
+        "tests/simulation/test_watch_walk.py",
+    ),
+    Mutant(
+        "a reader may resume anywhere",
+        "trikv.watch",
+        "if newest is None or (bound is not None and newest <= bound):",
+        "if True:",
+        "tests/unit/test_watch.py",
+    ),
+    Mutant(
+        "a purge that nobody noted",
+        "trikv.store",
+        "            self.set_purged(_record(victims[-1]).version)\n",
+        "",
+        "tests/simulation/test_watch_walk.py",
+    ),
+    Mutant(
+        "an empty disk that knows of no purge",
+        "trikv.follower",
+        "                if state.established > before.established and before.watermark < state.floor:\n"
+        "                    store.set_purged(state.floor)\n",
+        "",
+        "tests/unit/test_watch.py",
+    ),
+    Mutant(
+        "a purge that overtakes readers",
+        "trikv.store",
+        "bound = floor if kept is None else min(floor, kept)",
+        "bound = floor",
+        "tests/unit/test_watch.py",
+    ),
 )
 
 MUTANTS = {mutant.name: mutant for mutant in _ALL}

@@ -97,6 +97,7 @@ QUERIES: Mapping[str, Sequence[str]] = {
     "POST /batch": ["trace"],
     "GET /kv/{key}": ["consistency", *_read],
     "GET /kv": ["prefix", "after", "limit", *_read],
+    "GET /watch": ["prefix", "after"],
     "GET /replica/records": ["after", "limit", "epoch"],
     "GET /health": ["ready"],
     "GET /admin/replica-status": ["data"],
@@ -126,6 +127,7 @@ _etags = fuzz.version_texts.map('"{}"'.format) | st.just("*") | fuzz.odd_texts
 HEADERS: Mapping[str, st.SearchStrategy[str]] = {
     "if-match": _etags,
     "if-none-match": st.just("*") | fuzz.odd_texts,
+    "last-event-id": fuzz.version_texts | fuzz.odd_texts,
     **{
         name: fuzz.odd_texts
         for name in ("content-type", "content-length", "host", "expect", "accept-encoding", "range")
@@ -329,6 +331,9 @@ def check_answer(asked: Asked, answer: Answered) -> str | None:
     if asked.method.upper() == "HEAD":
         assert answer.status in {200, *CODES.values()} - {500}
         return None if answer.status == 200 else "?"
+    if (answer.status, kind) == (200, "text/event-stream"):
+        assert asked.target.startswith(b"/watch"), answer
+        return None
     content = fuzz.decoded(answer.body)
     if answer.status == 200 or (answer.status == 503 and content.get("status") == "ok"):
         assert kind == "application/json", answer

@@ -4,6 +4,8 @@ app       binds routes to handlers; reads bodies within bounds; the server
 exchange  a request and an answer as the handlers see them; problem documents
 routes    the table of all routes
 kv        what clients do with keys
+watch     the change stream
+sse       server-sent events
 peer      what nodes ask of each other
 admin     what operators and teachers ask and change
 """

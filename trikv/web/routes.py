@@ -16,7 +16,7 @@ from trikv.messages import (
     MAX_KEY_BYTES,
     MAX_REPLICATE_BODY_BYTES,
 )
-from trikv.web import admin, kv, pages, peer
+from trikv.web import admin, events, kv, pages, peer, telemetry, watch
 from trikv.web.exchange import Handler
 
 
@@ -57,16 +57,19 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/kv", kv.list_keys),
     Route("POST", "/batch", kv.batch, _batch_body),
     Route("GET", "/dump", kv.dump),
+    Route("GET", "/watch", watch.watch),
     Route("POST", "/replicate", peer.replicate, _replicate_body),
     Route("GET", "/replica", peer.replica),
     Route("GET", "/replica/records", peer.replica_records),
     Route("POST", "/replica/promise", peer.promise, _small_body),
     Route("GET", "/health", admin.health),
+    Route("GET", "/metrics", telemetry.metrics),
     Route("POST", "/admin/quorum", admin.set_quorum, _small_body),
     Route("GET", "/admin/replica-status", admin.replica_status),
     Route("POST", "/admin/lag", admin.set_lag, _small_body),
     Route("POST", "/admin/partition", admin.partition, _small_body),
     Route("POST", "/admin/admit", admin.admit, _small_body),
+    Route("GET", "/events", events.events),
     Route("GET", "/ui", pages.page),
     Route("GET", "/ui/{file}", pages.page_file),
 )
