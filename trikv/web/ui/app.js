@@ -3,6 +3,8 @@
 // - Events only change the model; what is seen is drawn once for each picture of the screen, however many
 //   events came.
 // - Something moves only while something is on its way; else the page waits for events.
+// - The more followers, the less often a part is drawn, and a part that takes long is drawn less often still:
+//   fifty followers and a thousand writes a second leave the page room to answer a click.
 
 import { $, setAttr, setText, show } from "./dom.js";
 import { Histogram, Rate } from "./charts.js";
@@ -25,8 +27,41 @@ const rate = new Rate($("rate"), $("rate-now"), model);
 const keys = new Keys($("keys"), $("keys-differ"), model);
 const follower = new FollowerPage(model);
 
+const WORK_SHARE = 0.06;
+
+/** Draws a part, no more often than it can be afforded. */
+class Part {
+  constructor(part, msALink = 0) {
+    this.part = part;
+    this.msALink = msALink; // what the browser takes beyond the drawing itself grows with the links
+    this.nextAt = 0;
+    this.costMs = 0;
+  }
+
+  /** False: it is not its turn yet. */
+  look(now) {
+    if (now < this.nextAt) return false;
+    this.part.draw();
+    const tookMs = performance.now() - now;
+    this.costMs = this.costMs * 0.7 + tookMs * 0.3;
+    this.nextAt = now + Math.max(this.msALink * model.links.length, this.costMs > 2 ? this.costMs / WORK_SHARE : 0);
+    return true;
+  }
+}
+
+const leaderParts = [
+  new Part(topology, 4),
+  new Part(waterfall, 5),
+  new Part(keys, 12),
+  new Part(controls, 5),
+  new Part(histogram, 5),
+  new Part(rate, 5),
+];
+const followerParts = [new Part(follower), new Part(rate)];
+
 let wanted = 0;
 let dirty = false;
+let later = 0;
 let seeded = "";
 
 function look() {
@@ -38,16 +73,15 @@ function draw() {
   if (dirty) {
     dirty = false;
     drawNode();
-    if (model.leader) {
-      topology.draw();
-      waterfall.draw();
-      keys.draw();
-      controls.draw();
-      histogram.draw();
-    } else if (model.follower) {
-      follower.draw();
+    const parts = model.leader ? leaderParts : model.follower ? followerParts : [];
+    const drawn = parts.map((part) => part.look(performance.now()));
+    if (drawn.includes(false)) {
+      clearTimeout(later);
+      later = setTimeout(() => {
+        dirty = true;
+        look();
+      }, 60);
     }
-    rate.draw();
   }
   const moving = topology.animate();
   const growing = waterfall.animate();

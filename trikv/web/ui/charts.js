@@ -79,16 +79,17 @@ export class Histogram {
         this.picture.append(bar);
       });
       if (index < bounds.length) {
+        const named = Number.isInteger(Math.log10(bounds[index]));
         const x = ((index + 1) * slot).toFixed(1);
-        this.picture.append(svg("path", { class: "mark", d: `M${x} ${this.inner + 14}v4` }),
-          svg("text", { x, y: this.inner + 29, "text-anchor": "middle" }, short(bounds[index])));
+        this.picture.append(svg("path", { class: "mark", d: `M${x} ${this.inner + 14}v${named ? 6 : 3}` }));
+        if (named) this.picture.append(svg("text", { x, y: this.inner + 31, "text-anchor": "middle" }, bound(bounds[index])));
       }
     }
     this.most = svg("text", { class: "most", x: 0, y: 10 });
     this.picture.append(svg("path", { class: "base", d: `M0 ${this.inner + 14.5}H${this.width}` }), this.most);
     this.place.replaceChildren(this.picture,
       el("ul", { class: "legend" }, el("li", {}, el("span", { class: "key bar commit" }), "commit"),
-        el("li", {}, el("span", { class: "key bar quorum" }), "quorum"), el("li", { class: "unit" }, "ms")));
+        el("li", {}, el("span", { class: "key bar quorum" }), "quorum")));
   }
 }
 
@@ -145,10 +146,6 @@ export class Rate {
     setText(this.now, text);
     setAttr(this.picture, "aria-label", `Over the last minute, at most ${most} in a second; now ${text}`);
   }
-}
-
-function short(value) {
-  return value >= 1000 ? `${value / 1000}k` : String(value);
 }
 
 function bound(value) {

@@ -41,7 +41,7 @@ export class Keys {
   #build(links) {
     const many = links.length > MANY;
     const heads = links.map((link, index) =>
-      el("th", { scope: "col", title: nameOf(link) }, many ? String(index + 1) : nameOf(link)));
+      el("th", { scope: "col", title: nameOf(link) }, many ? headOf(index) : nameOf(link)));
     this.body = el("tbody");
     this.table = el("table", { class: `key-table ${many ? "many" : ""}` },
       el("caption", { class: "hidden" }, "The newest keys, and whether each replica has their newest version"),
@@ -92,6 +92,11 @@ export class Keys {
       // They come as they are written.
     }
   }
+}
+
+/** The number of a narrow column: of the first, and of each fifth. */
+function headOf(index) {
+  return index === 0 || (index + 1) % 5 === 0 ? String(index + 1) : "";
 }
 
 /** "Compare all replicas": what the leader finds when it looks at each. */

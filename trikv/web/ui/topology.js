@@ -5,7 +5,7 @@
 //   the simulated network has it. Beyond DOTS_A_WIRE, a wire is drawn thick, with the number on it.
 // - A few followers are drawn as a fan, many as rows in columns beside trunks.
 
-import { count, el, mayMove, onWidth, range, setAttr, setText, span, svg, tip } from "./dom.js";
+import { count, mayMove, onWidth, range, setAttr, setText, span, svg, tip } from "./dom.js";
 import { nameOf } from "./model.js";
 
 const FAN_FOLLOWERS = 8;
@@ -79,11 +79,12 @@ export class Topology {
     const gap = svg("g", { class: "gap", transform: `translate(${midX} ${midY})` },
       svg("rect", { x: -9, y: -8, width: 18, height: 16 }),
       svg("path", { d: "M-7 6 -2 -6M2 6 7 -6" }));
-    const label = svg("text", { class: "wire-label", x: midX, y: midY - 7 });
+    const [labelX, labelY] = pointOn(at, compact ? 0.5 : 0.8);
+    const label = svg("text", { class: "wire-label", x: labelX, y: labelY - 8 });
     const load = svg("g", { class: "load", transform: `translate(${midX} ${midY})` },
       svg("rect", { x: -21, y: -9, width: 42, height: 18, rx: 9 }),
       svg("text", { x: 0, y: 4 }));
-    const line = svg("g", { class: "wire" }, stroke, grip, gap, label, load);
+    const line = svg("g", { class: "wire" }, stroke, grip, gap, label, ...(compact ? [] : [load]));
     grip.addEventListener("click", () => this.onWire(this.model.links[index]));
     grip.addEventListener("pointermove", (event) => {
       const now = this.model.links[index];
@@ -108,7 +109,7 @@ export class Topology {
     setAttr(card, "data-state", link.state);
     const dense = link.outbox_records > DOTS_A_WIRE || !mayMove();
     setAttr(line, "data-load", dense && link.outbox_records ? "heavy" : "light");
-    setText(wire.load.lastChild, count(link.outbox_records));
+    setText(wire.load.lastChild, wire.compact ? "" : count(link.outbox_records));
     setText(wire.name, nameOf(link));
     setText(wire.state, link.state);
     const behind = behindOf(link);
@@ -122,7 +123,7 @@ export class Topology {
       behind || "nothing on its way",
       `${link.rate_records_s.toFixed(1)} records/s`,
     ].join("\n");
-    const flashed = performance.now() - (this.flashed.get(link.url) ?? -FLASH_MS) < FLASH_MS;
+    const flashed = !dense && performance.now() - (this.flashed.get(link.url) ?? -FLASH_MS) < FLASH_MS;
     setAttr(card, "data-flash", flashed);
   }
 
@@ -215,7 +216,7 @@ function planRows(width, n) {
   const columnWidth = width / columns;
   const hub = { x: 4, y: 4, width: Math.min(200, width - 8), height: 52 };
   const top = hub.y + hub.height + 22;
-  const wireLength = compact ? 44 : Math.min(110, columnWidth * 0.3);
+  const wireLength = compact ? 30 : Math.min(110, columnWidth * 0.3);
   const wires = Array.from({ length: n }, (_, index) => {
     const column = Math.floor(index / perColumn);
     const x1 = column * columnWidth + 16;

@@ -242,11 +242,9 @@ export class Waterfall {
   #grow(row) {
     const elapsed = Math.max(0, this.model.now() - row.write.began_ms);
     const x = this.#x(elapsed);
-    setAttr(row.wait, "width", x - LEFT);
+    setAttr(row.wait, "width", Math.max(0, x - LEFT));
     setAttr(row.now, "d", `M${x} 1v${row.height - 2}`);
     setText(row.times, `${Math.round(elapsed / 10) * 10} ms`);
-    row.times.classList.toggle("running", true);
-    if (row.write.outcome !== "pending") row.times.classList.remove("running");
   }
 
   #inWords(row, outcome, acknowledged) {
