@@ -3,7 +3,8 @@
 // - The node says something at least once a second. Silence for longer is a lost connection, whatever the
 //   browser thinks of it: a node that is paused keeps its connections open.
 // - After a break the first event is the whole state, so nothing is remembered across it.
-// - A page that nobody looks at lets go: the node has nothing to make then.
+// - A page that nobody looks at lets go: the node has nothing to make then. So does one that is left: a browser
+//   keeps it, with its connection, for somebody who comes back, and has only six for one node.
 
 const SILENCE_MS = 3500;
 const HIDDEN_MS = 30000;
@@ -23,6 +24,10 @@ export class Stream {
     this.heardAt = 0;
     setInterval(() => this.#watch(), 500);
     document.addEventListener("visibilitychange", () => this.#seen());
+    addEventListener("pagehide", () => this.#close());
+    addEventListener("pageshow", (event) => {
+      if (event.persisted) this.open();
+    });
   }
 
   open() {
