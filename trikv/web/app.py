@@ -11,8 +11,9 @@ Rules
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -62,7 +63,7 @@ def create_app(node: Node) -> Framework:
     app.url_map.merge_slashes = False  # /kv//a and /kv/a are two keys
     app.url_map.converters["rest"] = _RestOfPath
     for route in ROUTES:
-        rule = route.path.replace("{key}", "<rest:_>")
+        rule = re.sub(r"\{\w+\}$", "<rest:_>", route.path)
         app.add_url_rule(
             rule,
             f"{route.method} {route.path}",
@@ -84,14 +85,13 @@ def create_app(node: Node) -> Framework:
 
 def _view(node: Node, route: Route):  # type: ignore[no-untyped-def]  # noqa: ANN202 - Quart's own
     most = route.max_body_bytes(node.config)
-    prefix = route.path.removesuffix("{key}").encode()
-    has_key = route.path.endswith("{key}")
+    rest_of = _rest_reader(route)
 
     async def view(_: str = "") -> Response:
         if (bad_id := _arrival().bad_id) is not None:
             raise bad_id
         given = Request(
-            key=key_of(_path(request.scope["raw_path"]), prefix) if has_key else "",
+            key=rest_of(_path(request.scope["raw_path"])),
             query=query_of(request.query_string),
             headers={
                 name.lower(): ", ".join(request.headers.getlist(name))
@@ -102,6 +102,16 @@ def _view(node: Node, route: Route):  # type: ignore[no-untyped-def]  # noqa: AN
         return _respond(await route.handler(node, given))
 
     return view
+
+
+def _rest_reader(route: Route) -> Callable[[bytes], str]:
+    """What takes from a raw path the key, or the file, that the route's path ends with."""
+    if route.path.endswith("{key}"):
+        return partial(key_of, prefix=route.path.removesuffix("{key}").encode())
+    if route.path.endswith("{file}"):
+        prefix = route.path.removesuffix("{file}").encode()
+        return lambda path: path.removeprefix(prefix).decode("ascii", "replace")
+    return lambda path: ""
 
 
 class _App(QuartTrio):

@@ -84,6 +84,7 @@ _TIMEOUT_MS = Parameter(
         "default": READ_TIMEOUT_MS,
     },
 )
+_UNCHANGED = Parameter("If-None-Match", "Answer 304 if it has not changed.", place="header")
 _PREFIX = Parameter("prefix", "Only keys that begin so.")
 _IF_MATCH = Parameter(
     "If-Match",
@@ -305,11 +306,28 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "To look at",
         refuses=(errors.Overloaded,),
     ),
+    ("GET", "/ui"): Described(
+        "The dashboard",
+        {"text/html": TEXT},
+        "To look at",
+        (_UNCHANGED,),
+        headers=("ETag",),
+        statuses=(200, 304),
+    ),
+    ("GET", "/ui/{file}"): Described(
+        "What the dashboard is made of",
+        {"text/html": TEXT, "text/css": TEXT, "text/javascript": TEXT, "image/svg+xml": TEXT},
+        "To look at",
+        (_UNCHANGED,),
+        refuses=(errors.NoSuchRoute,),
+        headers=("ETag",),
+        statuses=(200, 304),
+    ),
     ("GET", "/openapi.json"): Described(
         "This description, as OpenAPI 3.1",
         {JSON: {"type": "object"}},
         "To look at",
-        (Parameter("If-None-Match", "Answer 304 if it has not changed.", place="header"),),
+        (_UNCHANGED,),
         headers=("ETag",),
         statuses=(200, 304),
     ),

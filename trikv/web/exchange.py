@@ -53,6 +53,13 @@ class Answer:
 Handler = Callable[[Node, Request], Awaitable[Answer]]
 
 
+def has_already(request: Request, tag: str) -> bool:
+    """Whether the client says, with `If-None-Match`, that it holds what has this tag."""
+    asked = request.headers.get("if-none-match", "").split(",")
+    tags = [one.strip().removeprefix("W/") for one in asked]
+    return tag in tags or tags == ["*"]
+
+
 def answer(content: Any, status: int = 200, **headers: str) -> Answer:
     """An answer in JSON; `ETag="…"` and the like become headers."""
     return Answer(msgspec.json.encode(content), status, headers)

@@ -15,7 +15,7 @@ from typing import Any
 
 from trikv.node import Node
 from trikv.web.described import DESCRIBED, Described
-from trikv.web.exchange import Answer, Request, parameters
+from trikv.web.exchange import Answer, Request, has_already, parameters
 from trikv.web.openapi import PROBLEM, document, encoded
 from trikv.web.schemas import Schema
 
@@ -54,8 +54,7 @@ async def openapi(node: Node, request: Request) -> Answer:
     parameters(request)
     tag = f'"{blake2b(encoded(), digest_size=12).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
-    asked = request.headers.get("if-none-match", "")
-    if tag in (one.strip() for one in asked.split(",")):
+    if has_already(request, tag):
         return Answer(b"", 304, headers)
     return Answer(encoded(), headers=headers)
 

@@ -35,6 +35,10 @@ _ANSWERS = (
     messages.RecordsAnswer,
     messages.PromiseAnswer,
 )
+_IN_PATH = {
+    "key": ("The rest of the path, percent-encoded; slashes may stand as they are.", KEY),
+    "file": ("One of the dashboard's files.", TEXT),
+}
 _REQUEST_ID = Parameter(
     "X-Request-ID",
     "An id of your own; the answer has the same.",
@@ -67,12 +71,10 @@ def document() -> dict[str, Any]:
 
 def _operation(method: str, path: str, described: Described) -> dict[str, Any]:
     parameters = [_parameter(one) for one in (*described.parameters, _REQUEST_ID)]
-    if "{key}" in path:
-        meaning = "The rest of the path, percent-encoded; slashes may stand as they are."
-        parameters.insert(
-            0,
-            {"name": "key", "in": "path", "required": True, "description": meaning, "schema": KEY},
-        )
+    for name, (meaning, schema) in _IN_PATH.items():
+        if f"{{{name}}}" in path:
+            told = {"name": name, "in": "path", "required": True}
+            parameters.insert(0, {**told, "description": meaning, "schema": schema})
     operation: dict[str, Any] = {
         "operationId": _identifier(method, path),
         "summary": described.summary,

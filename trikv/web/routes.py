@@ -1,7 +1,8 @@
 """The table of all routes: method, path, handler, and how large a body may be.
 
-`{key}` stands for the rest of the path. The server binds this table, the in-memory network of the
-tests looks paths up in it, and the documentation is tested against it.
+`{key}` stands for the rest of the path, decoded and checked as a key; `{file}` for the rest as it is. The
+server binds this table, the in-memory network of the tests looks paths up in it, and the documentation
+is tested against it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from trikv.messages import (
     MAX_KEY_BYTES,
     MAX_REPLICATE_BODY_BYTES,
 )
-from trikv.web import admin, events, kv, manual, peer, telemetry, watch
+from trikv.web import admin, events, kv, manual, pages, peer, telemetry, watch
 from trikv.web.exchange import Handler
 
 
@@ -73,6 +74,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/admin/partition", admin.partition, _small_body),
     Route("POST", "/admin/admit", admin.admit, _small_body),
     Route("GET", "/events", events.events),
+    Route("GET", "/ui", pages.page),
+    Route("GET", "/ui/{file}", pages.page_file),
     Route("GET", "/openapi.json", manual.openapi),
     Route("GET", "/docs", manual.docs),
 )
