@@ -305,6 +305,55 @@ async def test_a_follower_tells_what_it_took(autojump_clock: MockClock) -> None:
         assert seen["trikv_ready"] == 1
 
 
+async def test_a_record_in_the_plain_form_is_counted_too(autojump_clock: MockClock) -> None:
+    async with open_client("follower") as client:
+        given = await client.post("/replicate", {"key": "a", "value": 1, "timestamp": 1})
+        assert given.status == 200
+        seen = await scrape(client.node)
+        assert (seen["trikv_merged_records_total"], seen["trikv_merged_batches_total"]) == (1, 1)
+
+
+async def test_what_travels_together_is_told_by_its_size(autojump_clock: MockClock) -> None:
+    """Ten writes at once: one transaction; and while one request is on its way, the rest in the next."""
+
+    async def slow(base: str, target: str, body: bytes | None) -> None:
+        if target == "/replicate":
+            await trio.sleep(0.2)
+
+    network = MemoryNetwork()
+    async with open_cluster(1, network=network, write_quorum=1) as cluster:
+        network.before = slow
+        await cluster.settled()
+        before = await scrape(cluster.node)
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(put, cluster.node, f"k{number}", "x" * 100)
+        await trio.sleep(10)
+        after = await scrape(cluster.node)
+
+        def grown(name: str, **labels: str) -> float:
+            one, other = (seen.get(name, **labels) for seen in (before, after))
+            assert one is not None
+            assert other is not None
+            return other - one
+
+        changes = grown("trikv_group_commit_changes_sum")
+        groups = grown("trikv_group_commit_changes_count")
+        assert 10 <= changes <= 20  # the floor is written down, too
+        assert groups < changes
+        assert grown("trikv_group_commit_seconds_count") == groups
+        assert grown("trikv_link_batch_records_sum", follower=F1) == 10
+        batches = grown("trikv_link_batch_records_count", follower=F1)
+        assert 1 <= batches <= 3
+        assert grown("trikv_link_batch_bytes_sum", follower=F1) > 10 * 100
+        assert grown("trikv_link_batch_bytes_count", follower=F1) == batches
+        requests = grown("trikv_link_request_seconds_count", follower=F1)
+        assert requests > batches  # heartbeats
+        assert requests <= grown("trikv_link_requests_total", follower=F1) <= requests + 1
+        took_s = grown("trikv_link_request_seconds_sum", follower=F1)
+        assert took_s == pytest.approx(0.2 * requests, rel=0.1)
+
+
 async def test_a_pending_quorum_is_told_until_it_is_in_force(autojump_clock: MockClock) -> None:
     async with open_cluster(2, write_quorum=1, write_timeout_s=1.0) as cluster:
         client = Client(cluster.node)
