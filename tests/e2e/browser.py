@@ -22,7 +22,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 
 #: A small, busy machine draws late.
-PATIENCE_S = 8.0
+PATIENCE_S = 20.0
 
 _CHROMIUM = shutil.which("chromium")
 _DRIVER = shutil.which("chromedriver")
@@ -79,9 +79,7 @@ class Page:
 
     def attribute(self, selector: str, name: str) -> str | None:
         value = self.js(
-            "return document.querySelector(arguments[0])?.getAttribute(arguments[1])",
-            selector,
-            name,
+            "return document.querySelector(arguments[0])?.getAttribute(arguments[1])", selector, name
         )
         return None if value is None else str(value)
 
@@ -117,8 +115,6 @@ class Page:
         deadline = time.monotonic() + PATIENCE_S
         while not true():
             if time.monotonic() > deadline:
-                self.picture(Path("/tmp/ui_scratch/fail.png"))
-                print(self.text("#results"), self.text("#wires"), self.console())
                 raise TimeoutError(f"{what}: not within {PATIENCE_S:g} s")
             time.sleep(0.03)
 

@@ -13,7 +13,7 @@ import { FollowerPage } from "./follower.js";
 import { Keys, compareReplicas } from "./keys.js";
 import { Model } from "./model.js";
 import { Stream } from "./stream.js";
-import { Topology } from "./topology.js";
+import { FLASH_MS, Topology } from "./topology.js";
 import { Waterfall } from "./waterfall.js";
 
 const THEMES = { auto: "as the system has them", light: "light", dark: "dark" };
@@ -62,10 +62,24 @@ const followerParts = [new Part(follower), new Part(rate)];
 let wanted = 0;
 let dirty = false;
 let later = 0;
+let laterAt = 0;
 let seeded = "";
 
 function look() {
   if (!wanted) wanted = requestAnimationFrame(draw);
+}
+
+/** Draw the state again, at the latest after so long. */
+function lookLater(delayMs) {
+  const at = performance.now() + delayMs;
+  if (later && laterAt <= at) return;
+  clearTimeout(later);
+  laterAt = at;
+  later = setTimeout(() => {
+    later = 0;
+    dirty = true;
+    look();
+  }, delayMs);
 }
 
 function draw() {
@@ -75,13 +89,7 @@ function draw() {
     drawNode();
     const parts = model.leader ? leaderParts : model.follower ? followerParts : [];
     const drawn = parts.map((part) => part.look(performance.now()));
-    if (drawn.includes(false)) {
-      clearTimeout(later);
-      later = setTimeout(() => {
-        dirty = true;
-        look();
-      }, 60);
-    }
+    if (drawn.includes(false)) lookLater(60);
   }
   const moving = topology.animate();
   const growing = waterfall.animate();
@@ -139,7 +147,9 @@ function topologyFlashes(told) {
     write.followers.forEach(([, ack], index) => {
       if (ack === null || (before && before.followers[index]?.[1] !== null)) return;
       const link = told.leader?.links[index];
-      if (link) topology.flash(link.url);
+      if (!link) return;
+      topology.flash(link.url);
+      lookLater(FLASH_MS);
     });
   }
 }

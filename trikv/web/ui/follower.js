@@ -32,9 +32,9 @@ export class FollowerPage {
     setText(this.leaderNote, leader ? leader.url.replace(/^https?:\/\//, "") : "since this node started");
     setText(this.ownName, node.node_id);
     setText(this.ownNote, node.url ? node.url.replace(/^https?:\/\//, "") : "");
-    setText(this.label, heard === null ? "not heard yet" : `heard ${span(heard)} ago`);
+    setText(this.label, heard === null ? "not heard yet" : `heard ${since(heard)} ago`);
     setText($("follower-title"), leader ? `This node follows ${leader.node_id}` : "This node follows nobody yet");
-    this.#fact("leader heard", heard === null ? "not yet" : `${span(heard)} ago`);
+    this.#fact("leader heard", heard === null ? "not yet" : `${since(heard)} ago`);
     this.#fact("records merged since its start", count(follower.records));
     this.#fact("batches and heartbeats", count(follower.batches));
     this.#fact("has everything up to", watermark(follower));
@@ -101,6 +101,10 @@ export class FollowerPage {
       return report(kind, `${key.value}: ${error.code === "not_found" ? "not here" : "no answer"}`, `${saying(error)}, ${took()}`, line, $("reads"));
     }
   }
+}
+
+function since(heardMs) {
+  return heardMs < 1000 ? `${heardMs} ms` : span(heardMs);
 }
 
 function watermark(follower) {

@@ -70,13 +70,13 @@ export class Model {
 
   #takeWrite(write) {
     const before = this.writes.get(write.id);
+    if (write.key.startsWith("\0")) write.key = "the configuration"; // the quorum, and who the members are
     write.at = versionTime(write.version);
     write.shownAt = before?.shownAt ?? performance.now();
     this.writes.set(write.id, write);
     if (write.outcome === "confirmed" && before?.outcome !== "confirmed") this.#sampleWrite(write);
-    if (write.operations === 1) this.noteKey(write.key, write.version, write.deleted);
-    else this.noteKey(`${write.key} … ${write.operations} keys`, write.version, false);
     const name = write.operations === 1 ? write.key : `${write.key} … ${write.operations} keys`;
+    this.noteKey(name, write.version, write.deleted);
     const key = this.keys.get(name);
     if (key?.version === write.version) {
       this.links.forEach((link, index) => {

@@ -3,7 +3,8 @@
 // - A wire tells its state by its colour, by its stroke, and in words.
 // - A write on its way is a dot: it leaves when the write is committed and arrives when its lag is over, as
 //   the simulated network has it. Beyond DOTS_A_WIRE, a wire is drawn thick, with the number on it.
-// - A few followers are drawn as a fan, many as rows in columns beside trunks.
+// - A few followers are drawn as a fan, many as rows in columns beside trunks: there the wires are too short
+//   for dots, and a card tells the number.
 
 import { count, mayMove, onWidth, range, setAttr, setText, span, svg, tip } from "./dom.js";
 import { nameOf } from "./model.js";
@@ -12,7 +13,7 @@ const FAN_FOLLOWERS = 8;
 const FAN_WIDTH = 600;
 const DOTS_A_WIRE = 8;
 const DOTS = 150;
-const FLASH_MS = 450;
+export const FLASH_MS = 450;
 
 export class Topology {
   constructor(place, summary, model, onWire) {
@@ -79,7 +80,7 @@ export class Topology {
     const gap = svg("g", { class: "gap", transform: `translate(${midX} ${midY})` },
       svg("rect", { x: -9, y: -8, width: 18, height: 16 }),
       svg("path", { d: "M-7 6 -2 -6M2 6 7 -6" }));
-    const [labelX, labelY] = pointOn(at, compact ? 0.5 : 0.8);
+    const [labelX, labelY] = pointOn(at, at.labelAt);
     const label = svg("text", { class: "wire-label", x: labelX, y: labelY - 8 });
     const load = svg("g", { class: "load", transform: `translate(${midX} ${midY})` },
       svg("rect", { x: -21, y: -9, width: 42, height: 18, rx: 9 }),
@@ -107,7 +108,7 @@ export class Topology {
     const { line, card, label } = wire;
     setAttr(line, "data-state", link.state);
     setAttr(card, "data-state", link.state);
-    const dense = link.outbox_records > DOTS_A_WIRE || !mayMove();
+    const dense = wire.compact || link.outbox_records > DOTS_A_WIRE || !mayMove();
     setAttr(line, "data-load", dense && link.outbox_records ? "heavy" : "light");
     setText(wire.load.lastChild, wire.compact ? "" : count(link.outbox_records));
     setText(wire.name, nameOf(link));
@@ -142,7 +143,7 @@ export class Topology {
         write.followers.forEach(([lag, ack], index) => {
           const link = links[index];
           if (!link || link.state !== "live" || ack !== null || lag === null) return;
-          if (link.outbox_records > DOTS_A_WIRE || used >= DOTS) return;
+          if (this.wires[index].compact || link.outbox_records > DOTS_A_WIRE || used >= DOTS) return;
           const share = lag > 0 ? Math.min(1, Math.max(0, elapsed / lag)) : 1;
           const [x, y] = pointOn(this.wires[index].at, share);
           const dot = this.#dot(used++);
@@ -183,9 +184,9 @@ function buildCard(at, compact) {
   const title = svg("title");
   const box = svg("rect", { x, y: top, width, height, rx: compact ? 5 : 9 });
   const bar = svg("rect", { class: "bar", x, y: top, width: compact ? 4 : 5, height, rx: 2 });
-  const name = svg("text", { class: "name", x: x + 14, y: compact ? y + 4 : y - 4 });
+  const name = svg("text", { class: "name", x: x + (compact ? 11 : 14), y: compact ? y + 4 : y - 4 });
   const state = svg("text", { class: "state", x: x + width - 10, y: compact ? y + 4 : y - 4 });
-  const note = svg("text", { class: "note", x: compact ? x + width - 10 : x + 14, y: compact ? y + 4 : y + 14 });
+  const note = svg("text", { class: "note", x: compact ? x + width - 7 : x + 14, y: compact ? y + 4 : y + 14 });
   const card = svg("g", { class: `card-of ${compact ? "compact" : ""}` }, title, box, bar, name, state, note);
   return { card, title, name, state, note };
 }
@@ -201,7 +202,7 @@ function planFan(width, n) {
     const y2 = (height * (index + 0.5)) / n;
     return {
       x1, y1: height / 2 + (index - (n - 1) / 2) * Math.min(9, 48 / n), x2, y2,
-      cx1: x1 + (x2 - x1) * 0.5, cx2: x1 + (x2 - x1) * 0.42, cardWidth, cardHeight: 48,
+      cx1: x1 + (x2 - x1) * 0.5, cx2: x1 + (x2 - x1) * 0.42, cardWidth, cardHeight: 48, labelAt: 0.8,
     };
   });
   return { height, hub, wires, trunks: [], compact: false };
@@ -224,7 +225,7 @@ function planRows(width, n) {
     const x2 = x1 + wireLength;
     return {
       x1, y1: y, x2, y2: y, cx1: x1 + wireLength / 3, cx2: x2 - wireLength / 3,
-      cardWidth: columnWidth - wireLength - 24, cardHeight: compact ? 25 : 48,
+      cardWidth: columnWidth - wireLength - 24, cardHeight: compact ? 25 : 48, labelAt: 0.48,
     };
   });
   const bus = hub.y + hub.height + 10;
