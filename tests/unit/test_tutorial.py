@@ -12,7 +12,7 @@ from tests.unit.test_docs import TUTORIAL, text_of
 from trikv.cli.main import trikv
 from trikv.web.routes import ROUTES
 
-LINES = re.findall(r"^(?:\$ |\.venv/bin/)?((?:trikv|curl) .*)$", text_of(TUTORIAL), re.MULTILINE)
+LINES = re.findall(r"^(?:\$ |.venv/bin/)((?:trikv|curl) .*)$", text_of(TUTORIAL), re.MULTILINE)
 TYPED = [
     part.removesuffix("; done") for line in LINES for part in re.split(r"; (?:do )?(?!done)", line)
 ]
