@@ -5,7 +5,8 @@
     values      put and get-local, from 100 bytes to 100 KB, at 10 clients
     keys        put and get-local at 10 clients, on 10^3 to 10^6 keys of 100 bytes; memory at each; then,
                 with a million: starting a follower and the leader again, and filling an empty follower
-    lag         overhead over each write's ideal, lag 0 to 1000 ms, 10 clients: `python -m loadgen`
+    lag         overhead over each write's ideal, lag 0 to 1000 ms, 10 clients: `python -m loadgen`, then
+                a lighter client (`overhead`)
 
 Every record says its part, its round, and at what `x` it was measured.
 """
@@ -25,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.fleet import Fleet, Process, open_fleet, plain_environment
+from benchmarks.fleet import HOST, Fleet, Process, open_fleet, plain_environment
 from benchmarks.measure import measure, write_pool
 from benchmarks.options import GrowthOptions
+from benchmarks.overhead import measure_overhead
 from benchmarks.results import ResultsFile
 from benchmarks.systems.base import starting_pairs
 from benchmarks.systems.trikv import TrikvCluster
@@ -277,7 +279,7 @@ def caught_up(text: str, began: float) -> dict[str, Any]:
 
 
 def overhead_under_lag(options: GrowthOptions, number: int, keep: Keep) -> None:
-    """The load generator's own measurement, with its own cluster."""
+    """The load generator's own measurement, with its own cluster; then one by a lighter client."""
     with open_fleet(options.directory) as fleet:
         output = fleet.directory / "reports"
         writes = QUICK_LAG_WRITES if options.quick else LAG_WRITES
@@ -289,6 +291,18 @@ def overhead_under_lag(options: GrowthOptions, number: int, keep: Keep) -> None:
         )
         for one in read_loadgen(output / "summary.json"):
             keep(**one)
+    with open_fleet(options.directory) as fleet:
+        cluster = TrikvCluster(fleet, quorum=QUORUM)
+        cluster.ask("POST", 0, "/admin/lag", {"min_delay_ms": 0, "max_delay_ms": 1000})
+        found = measure_overhead(
+            HOST,
+            cluster.leader_port(),
+            clients=USUAL_CLIENTS,
+            writes=writes,
+            quorum=QUORUM,
+            seed=number,
+        )
+        keep(x=QUORUM, light_writes=writes, **found)
 
 
 def run_loadgen(fleet: Fleet, *arguments: str) -> None:

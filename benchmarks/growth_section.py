@@ -138,6 +138,29 @@ def lag(growth: Growth) -> str:
         "is in it.",
         "![Overhead against the write quorum](images/performance_lag.png)",
         series_table(head, (p50, p99, mean)),
+        light(growth),
+    )
+
+
+def light(growth: Growth) -> str:
+    """The same at the usual quorum, without the load generator's own work."""
+    names = ("light_overhead_p50_ms", "light_overhead_p99_ms")
+    at_client = [growth.at("lag", 3, name) for name in names]
+    at_leader = [growth.at("lag", 3, name.replace("light", "leader")) for name in names]
+    rows = [
+        [where, *(told(one) for one in spreads if one is not None)]
+        for where, spreads in (
+            ("at a light client", at_client),
+            ("at the leader, when its quorum was met", at_leader),
+        )
+        if None not in spreads
+    ]
+    if not rows:
+        return ""
+    return paragraphs(
+        "The load generator drives all its clients from one process, with httpx, and draws a screen "
+        "beside. With a thread and a bare connection for each client, quorum 3:",
+        table(("where", ">overhead p50 ms", ">overhead p99 ms"), rows),
     )
 
 

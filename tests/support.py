@@ -18,6 +18,7 @@ import msgspec
 import trio
 import trio.testing
 
+from tests.answers import check_answer
 from trikv.committer import run_inline
 from trikv.config import Config
 from trikv.errors import PeerFailed, TrikvError
@@ -49,9 +50,11 @@ async def call(
     query = query_of(parts.query.encode())
     request = Request(key=key, query=query, headers=headers or {}, body=body or b"")
     try:
-        return await _HANDLERS[method, parts.path](node, request)
+        answer = await _HANDLERS[method, parts.path](node, request)
     except TrikvError as error:
-        return problem(error)
+        answer = problem(error)
+    check_answer(method, parts.path, answer)
+    return answer
 
 
 async def read_body(answer: Answer) -> bytes:
@@ -137,6 +140,12 @@ class Cluster:
                 self.leader.live_links == len(links) and not any(ln.held_records for ln in links)
             )
         )
+
+    async def settled_but(self, *away: str) -> None:
+        """The same of the links to all others than these."""
+        await trio.testing.wait_all_tasks_blocked()
+        links = [link for link in self.leader.links if link.url not in away]
+        await until(lambda: all(link.live and not link.held_records for link in links))
 
 
 async def until(true: Callable[[], bool], timeout_s: float = 600) -> None:

@@ -30,6 +30,7 @@ import trio
 
 from trikv.errors import NotReady, StorageFailed, TrikvError
 from trikv.store import Store
+from trikv.tally import CommitTally
 
 T = TypeVar("T")
 
@@ -110,6 +111,7 @@ def _nothing_more(result: object) -> None:
 
 class Committer:
     def __init__(self, store: Store, run_blocking: RunBlocking) -> None:
+        self.tally = CommitTally()
         self._store = store
         self._run_blocking = run_blocking
         self._waiting: deque[_Waiting] = deque()  # each of them is a caller: that is its bound
@@ -155,7 +157,9 @@ class Committer:
                     await self._wake.wait()
                 most = min(MAX_GROUP, len(self._waiting))
                 group = [self._waiting.popleft() for _ in range(most)]
+                began = trio.current_time()
                 await self._commit_group(group)
+                self.tally.committed(most, trio.current_time() - began)
         finally:
             self._closed = True
             for waiting in (*group, *self._waiting):
@@ -171,6 +175,7 @@ class Committer:
                 for waiting in group:
                     await self._commit_group([waiting])
                 return
+            self.tally.failures += 1
             group[0].error = StorageFailed(f"this node could not commit: {error}")
         for waiting in group:
             waiting.end()

@@ -10,6 +10,9 @@ Rules
 - It takes no record up to its floor: it holds that, or something newer, or has purged its tombstone.
 - It keeps the watermark and the floor that its leader sends only once it was established in that
   leader's epoch; and it is established by that leader's word alone, at the end of a handshake.
+- One that was further behind than the floor is brought in without the tombstones that were purged
+  already, and notes that it may lack them.
+- What is confirmed its leader tells it, too, and it is not kept on the disk.
 - The plain form, which has no epoch, is taken only by a node that has promised none.
 
 What it does not know: HTTP, who else follows.
@@ -36,6 +39,7 @@ from trikv.messages import Batch, LeaderName
 from trikv.peers import Candidate, configuration_in
 from trikv.state import NodeState
 from trikv.store import Store
+from trikv.tally import MergeTally
 from trikv.version import MAX_TIMESTAMP_US, NO_EPOCH, Epoch, Record, Version
 
 #: Ten years before the last timestamp: one record must not use up what a leader counts on from.
@@ -110,6 +114,8 @@ class Follower:
         """Whom it follows, as far as it has heard since it started."""
         self.heard_at: float | None = None
         """When it took the last batch, in trio's time."""
+        self._confirmed: Version | None = None  # as far as its leaders have told since it started
+        self.tally = MergeTally()
         self._moved = trio.Event()
         self._purged_up_to: Version | None = None
         """The floor up to which no tombstone is left."""
@@ -119,6 +125,16 @@ class Follower:
         """Whether it has been brought in the state of the leader that it has promised."""
         return not self.state.new and self.state.established == self.state.promised
 
+    @property
+    def confirmed(self) -> Version | None:
+        """Up to this version it holds all there is, or something newer, and all of it is confirmed.
+
+        None as long as it cannot say.
+        """
+        if not self.ready or self._confirmed is None:
+            return None
+        return min(self.state.watermark, self._confirmed)
+
     async def merge_batch(self, batch: Batch) -> Epoch:
         """Commit a leader's batch; the epoch it was taken in.
 
@@ -126,11 +142,14 @@ class Follower:
         """
 
         def change(store: Store) -> tuple[NodeState, bool]:
-            state, floor = _after(store.state, batch), store.state.floor
+            before = store.state
+            state, floor = _after(before, batch), before.floor
             # Up to the floor it holds all there is: what comes so late could bring back the dead.
             store.merge([record for record in batch.records if record.version > floor])
-            if state != store.state:
+            if state != before:
                 store.set_state(state)
+                if state.established > before.established and before.watermark < state.floor:
+                    store.set_purged(state.floor)
             if batch.floor is None or state.established != batch.epoch:
                 return state, False
             return state, store.purge(PURGE_RECORDS) < PURGE_RECORDS
@@ -147,6 +166,9 @@ class Follower:
         if state.established > self.state.established:
             logs.info("follower.established", epoch=state.established, watermark=state.watermark)
         self.leader, self.heard_at = batch.leader, trio.current_time()
+        if batch.confirmed is not None and state.established == batch.epoch:
+            self._confirmed = max(batch.confirmed, self._confirmed or batch.confirmed)
+        self.tally.took(len(batch.records))
         self.learn(state)
         return batch.epoch
 
@@ -165,8 +187,16 @@ class Follower:
         """This state is on disk. Answers may come out of order: the newest stays."""
         if (state.promised, state.watermark) >= (self.state.promised, self.state.watermark):
             self.state = state
-            self._moved.set()
-            self._moved = trio.Event()
+            self.wake()
+
+    def wake(self) -> None:
+        """Let those look again who wait for what batches bring."""
+        self._moved.set()
+        self._moved = trio.Event()
+
+    async def moved(self) -> None:
+        """Wait until a batch has brought something, or a promise was made."""
+        await self._moved.wait()
 
     async def merge_plain(self, record: Record) -> None:
         """Commit one record in the lab's form. Raises HasLeader, StorageFailed."""
@@ -181,6 +211,7 @@ class Follower:
             store.merge([record])
 
         await self._committer.commit(change)
+        self.tally.took(1)
 
     async def until(self, true: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Wait for what batches bring. Raises ReadTimeout."""
@@ -226,6 +257,8 @@ def _after(state: NodeState, batch: Batch) -> NodeState:
             state = state._replace(established=batch.epoch, watermark=batch.watermark)
         elif state.established == batch.epoch:
             state = state._replace(watermark=max(state.watermark, batch.watermark))
+    if batch.confirmed is not None and batch.confirmed.epoch != batch.epoch:
+        raise InvalidBody("confirmed: expected a version of the batch's epoch", field="confirmed")
     if batch.floor is not None and state.established == batch.epoch:
         if batch.floor > state.watermark:
             raise InvalidBody("floor: expected at most the watermark", field="floor")

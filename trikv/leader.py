@@ -14,6 +14,8 @@ Rules
 - A read is confirmed once the record that it shows is known to be on as many followers as the quorum
   asks for, and as many have answered a request that was begun after the read: then no other leadership
   had begun before it. Reads that wait at the same time share these requests.
+- What is confirmed can be told by a version, too: up to `confirmed`, all is on enough followers. What
+  was is so for good, so it never falls.
 - A leader that is refused by a higher epoch, or that promises one itself, leads no more: see
   `superseded`. Nothing makes it lead again but a new start.
 
@@ -47,6 +49,7 @@ from trikv.parcel import Encoded
 from trikv.patience import Patience
 from trikv.quorum import AckCount, Voters, all_met_by
 from trikv.store import Store
+from trikv.tally import WriteTally
 from trikv.trace import Confirmed, FollowerTrace, Trace
 from trikv.version import Epoch, Record, Version, VersionClock
 from trikv.watermark import Issued
@@ -60,7 +63,7 @@ FRAME_BYTES = 100
 RETRY_AFTER_S = 1
 
 
-class _Write:
+class Write:
     """One write on its way: who has acknowledged it, and which deliveries have not ended."""
 
     def __init__(self, voters: Sequence[Voters], records: int = 0, size: int = 0) -> None:
@@ -133,6 +136,9 @@ class Leader:
         self.deposed: str | None = None
         """Why it does not lead any more; None while it leads."""
         self.inflight_writes = 0
+        self.tally = WriteTally()
+        self.seen: Callable[[Version, Sequence[Record], Write], None] | None = None
+        """Is told of each write that is with the links, if anybody looks: see `feed`."""
         self._clock = clock
         self._issued = Issued(clock.last_us)
         self._max_inflight_writes = max_inflight_writes
@@ -141,7 +147,8 @@ class Leader:
         self._coming_records = self._coming_bytes = 0  # of writes that are being committed
         self._progress = trio.Event()
         self._awaited = False
-        self._writes: dict[Version, _Write] = {}  # those that are still being delivered
+        self._confirmed_us = -1
+        self._writes: dict[Version, Write] = {}  # those that are still being delivered
 
     @property
     def epoch(self) -> Epoch:
@@ -164,6 +171,25 @@ class Leader:
     def enough(self, followers: Set[str]) -> bool:
         """Whether these followers, by node id, can confirm a write."""
         return all_met_by(self.in_force, followers)
+
+    @property
+    def confirmed(self) -> Version | None:
+        """Up to this version all that the map holds is on as many followers as confirm a write.
+
+        Or a newer record of its key is. None as long as too few have been brought in: then nothing is,
+        not even what was here before. It never falls.
+        """
+        ahead: set[str] = set()
+        reached_us = self.resolved_us if self.enough(ahead) else -1
+        if reached_us < 0:
+            known = [(us, link) for link in self.links if (us := link.watermark_us) is not None]
+            for us, link in sorted(known, key=lambda one: one[0], reverse=True):
+                ahead.add(name_of(link))
+                if self.enough(ahead):
+                    reached_us = us
+                    break
+        self._confirmed_us = max(self._confirmed_us, reached_us)
+        return None if self._confirmed_us < 0 else Version(self.epoch, self._confirmed_us)
 
     @property
     def live_followers(self) -> set[str]:
@@ -204,6 +230,15 @@ class Leader:
         Raises NotReady, Overloaded, NotEnoughFollowers, VersionConflict or NotFound (nothing was
         written), QuorumNotMet or StorageFailed (outcome unknown).
         """
+        try:
+            confirmed = await self._write(operations)
+        except BaseException as error:
+            self.tally.failed(error)
+            raise
+        self.tally.confirmed(confirmed.trace.quorum_ms or 0.0, operations)
+        return confirmed
+
+    async def _write(self, operations: Sequence[Operation]) -> Confirmed:
         self.check_leads()
         if self.inflight_writes >= self._max_inflight_writes:
             raise Overloaded(
@@ -274,7 +309,7 @@ class Leader:
                     raise _Refused(*refused)
             return [operation.record(version) for operation in operations]
 
-        write = _Write(
+        write = Write(
             self.in_force, len(operations), size
         )  # no checkpoint before the version is issued
         version, records = await self.commit(make, write)
@@ -297,7 +332,7 @@ class Leader:
         )
 
     async def commit(
-        self, make: Callable[[Store, Version], Sequence[Record]], write: _Write
+        self, make: Callable[[Store, Version], Sequence[Record]], write: Write
     ) -> tuple[Version, Sequence[Record]]:
         """Issue a version, commit what `make` makes of it, send that to the followers."""
         # No checkpoint between the two: versions are committed in the order they were issued in.
@@ -317,9 +352,12 @@ class Leader:
         def then(records: Sequence[Record] | None) -> None:
             self._coming_records -= write.records
             self._coming_bytes -= write.size
-            write.trace.commit_ms = write.elapsed_ms()
+            write.trace.commit_ms = commit_ms = write.elapsed_ms()
             if records:
+                self.tally.commit_ms.observe(commit_ms)
                 self._fan_out(Encoded(records, version.timestamp_us), version, write)
+                if self.seen is not None:
+                    self.seen(version, records, write)
             self._issued.resolve(version.timestamp_us)
             self.progress()
 
@@ -334,10 +372,10 @@ class Leader:
 
     async def spread(self, make: Callable[[Store, Version], Sequence[Record]]) -> Version:
         """Commit and send a write of the leader's own, without waiting for anyone."""
-        version, _ = await self.commit(make, _Write(self.in_force))
+        version, _ = await self.commit(make, Write(self.in_force))
         return version
 
-    def _fan_out(self, content: Encoded, version: Version, write: _Write) -> None:
+    def _fan_out(self, content: Encoded, version: Version, write: Write) -> None:
         """Send one write to all followers. Goes on after its answer has left; nothing waits here."""
         write.count = AckCount(write.count.voters, map(name_of, self.links))
         parcels = [(link, link.accept(content)) for link in self.links]
@@ -361,13 +399,14 @@ class Leader:
             write.decided.set()
 
     def _told(
-        self, version: Version, write: _Write, link: Link, step: FollowerTrace, counts: bool
+        self, version: Version, write: Write, link: Link, step: FollowerTrace, counts: bool
     ) -> None:
         """What became of one write on its way to one follower."""
         write.deliveries -= 1
         if counts:
             step.node_id = link.node_id
             step.ack_ms = write.elapsed_ms()
+            link.tally.ack_ms.observe(step.ack_ms)
             write.count.add(name_of(link))
         write.decide()
         if write.deliveries == 0:
@@ -378,7 +417,7 @@ class Leader:
         """Wait until nothing is on its way any more; at the end nobody waits for an outcome."""
         try:
             while self._writes:
-                await self._until_progress()
+                await self.until_progress()
         finally:
             self._ended = True
             for write in self._writes.values():
@@ -448,7 +487,7 @@ class Leader:
             self.check_leads()
             if true():
                 return
-            await self._until_progress()
+            await self.until_progress()
 
     def progress(self) -> None:
         """Let those look again who wait for the links."""
@@ -457,7 +496,8 @@ class Leader:
             self._progress.set()
             self._progress = trio.Event()
 
-    async def _until_progress(self) -> None:
+    async def until_progress(self) -> None:
+        """Wait until links have brought something about, or the leadership ends."""
         self._awaited = True
         await self._progress.wait()
 

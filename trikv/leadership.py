@@ -134,6 +134,10 @@ class Leadership:
     def resolved_us(self) -> int:
         return self.leader.resolved_us
 
+    @property
+    def confirmed(self) -> Version | None:
+        return self.leader.confirmed
+
     def progress(self) -> None:
         self.leader.progress()
 

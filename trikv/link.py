@@ -56,6 +56,7 @@ from trikv.messages import (
 )
 from trikv.parcel import Encoded, Parcel
 from trikv.peers import Candidate, Promised, Remote, decode_reply, excerpt
+from trikv.tally import LinkTally
 from trikv.transport import Reply
 from trikv.version import Record, Version
 from trikv.watermark import Outstanding
@@ -127,6 +128,11 @@ class Host(Protocol):
         ...
 
     @property
+    def confirmed(self) -> Version | None:
+        """Up to here all is on enough nodes; None: nothing is known to be."""
+        ...
+
+    @property
     def floor(self) -> Version: ...
     async def read_back(
         self, after: Version, place: Place | None, limit: int, max_bytes: int
@@ -180,6 +186,7 @@ class Link:
         """The number of the last request that was begun, and of the last that was acknowledged."""
         self.stored_us: int | None = None
         """The watermark that the follower has on its disk; None: not established in this epoch."""
+        self.tally = LinkTally()
         self._host = host
         self._wires = wires
         self._remote = Remote(wires, url, request_timeout_s)
@@ -197,6 +204,8 @@ class Link:
         self._wake = trio.Event()
         self._nudged = False
         self._usual_reply: Reply | None = None
+        self._watched = False  # the follower has said that somebody watches it
+        self._told_confirmed: Version | None = None
         self._posted = trio.Event()  # set: a request has been begun
         self._answered = trio.Event()
         self._posted_at = 0.0
@@ -440,13 +449,14 @@ class Link:
             self._in_flight = self._take()
             self._posted_at, self._quiet_since = trio.current_time(), math.inf
             self._posted.set()
-            await self._post(self._in_flight)
+            size = await self._post(self._in_flight)
             self._quiet_since = trio.current_time()
             self._answered.set()
             for parcel in self._in_flight:
                 self._arrived(parcel)
             records = sum(p.content.records for p in self._in_flight if p.content is not None)
-            self._acknowledged.append((trio.current_time(), records))
+            self._acknowledged.append((self._quiet_since, records))
+            self.tally.answered(self._quiet_since - self._posted_at, records, size)
             self._forget_old_rates()
             self._in_flight = []
             self._host.progress()
@@ -468,15 +478,25 @@ class Link:
                 await trio.sleep(pause_s)
                 continue
             self._posted = trio.Event()
-            moved = self.stored_us is not None and self.watermark_us != self.stored_us
-            with trio.move_on_at(self._quiet_since + (FLUSH_S if moved else HEARTBEAT_S)):
+            due = self._quiet_until()
+            # What is confirmed moves by the acknowledgements of others.
+            look = trio.current_time() + FLUSH_S if self._watched else due
+            with trio.move_on_at(min(due, look)):
                 await self._posted.wait()
             if self._posted.is_set():
                 await trio.sleep(pause_s)
-            else:
+            elif trio.current_time() >= self._quiet_until():
                 self._nudged = True
                 self._wake.set()
                 await self._posted.wait()
+
+    def _quiet_until(self) -> float:
+        """When something is to be sent where nothing has been since the last answer."""
+        news = self.stored_us is not None and (
+            self.watermark_us != self.stored_us
+            or (self._watched and self._host.confirmed != self._told_confirmed)
+        )
+        return self._quiet_since + (FLUSH_S if news else HEARTBEAT_S)
 
     def _take(self) -> list[Parcel]:
         """The parcels for one request: bounded, but at least one if there is any."""
@@ -490,12 +510,17 @@ class Link:
                 size += parcel.content.size
         return taken
 
-    async def _post(self, parcels: Sequence[Parcel]) -> None:
-        """One request to the follower. Raises PeerFailed unless it acknowledges."""
+    async def _post(self, parcels: Sequence[Parcel]) -> int:
+        """One request to the follower; its size. Raises PeerFailed unless it acknowledges."""
         name, _, _, epoch = self._host.candidate
         ends = [p.establishes for p in parcels if p.establishes is not None]
         watermark_us = ends[-1] if ends else self.watermark_us
         watermark = None if watermark_us is None else Version(epoch, watermark_us)
+        confirmed = None
+        if watermark is not None and (
+            self._watched or not parcels
+        ):  # a heartbeat costs nobody time
+            self._told_confirmed = confirmed = self._host.confirmed
         body = encode_batch(
             name,
             epoch,
@@ -505,6 +530,7 @@ class Link:
             # A follower that is brought in yet has not got so far.
             floor=None if watermark is None else min(self._host.floor, watermark),
             established=bool(ends),
+            confirmed=confirmed,
         )
         self.rounds_begun += 1
         round_ = self.rounds_begun
@@ -517,14 +543,16 @@ class Link:
                 str(epoch),
             ) or answer.node_id != self.node_id:
                 raise PeerFailed(f"{url}: not an acknowledgement: {excerpt(reply.body)}")
-            self._usual_reply = reply
+            self._usual_reply, self._watched = reply, answer.watched
         self.rounds_answered = round_
         if watermark_us is not None:
             self.stored_us = max(self.stored_us or 0, watermark_us)
+        return len(body)
 
     def _go_down(self, reason: str) -> None:
         self.watermark_us  # noqa: B018 - as far as it came
         if self._state is not LinkState.DOWN:
+            self.tally.downs += 1
             logs.warning("link.down", follower=self.url, node_id=self.node_id, reason=reason)
             if self._state is LinkState.LIVE:
                 self._away_since = trio.current_time()

@@ -2,7 +2,7 @@
 
 An event has a name (`link.down`) and fields; a value with spaces or quotes is written as JSON. INFO is
 for what an operator wants to know of a quiet or a busy node alike: nothing is logged at INFO for each
-request or write.
+request or write. What is logged while a request is worked on bears its id.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ import json
 import logging
 import re
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
 logger = logging.getLogger("trikv")
+
+#: The id of the request that is worked on; "" if none is.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 _PLAIN = re.compile(r"[^\s\"'=\\]+")
 
@@ -43,6 +47,8 @@ class _Line(logging.Formatter):
             parts.append("log")
         else:
             parts.append(record.getMessage())
+        if of := request_id.get():
+            fields = {**fields, "request_id": of}
         if record.exc_info:
             fields = {**fields, "exception": self.formatException(record.exc_info)}
         parts += [f"{name}={_text(value)}" for name, value in fields.items()]

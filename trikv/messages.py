@@ -142,7 +142,8 @@ class BatchBody(msgspec.Struct, frozen=True):
 
     `follower` is the instance that it is meant for: what was on its way to a node before its disk was
     emptied must not reach it after. With `established` the handshake is over, and the follower has been
-    brought in the leader's state up to `watermark`.
+    brought in the leader's state up to `watermark`. Up to `confirmed` all is on enough nodes: told where
+    somebody may want to know.
     """
 
     leader: LeaderName
@@ -152,14 +153,19 @@ class BatchBody(msgspec.Struct, frozen=True):
     watermark: str | None = None
     floor: str | None = None
     established: bool = False
+    confirmed: str | None = None
 
 
-class ReplicateAnswer(msgspec.Struct, frozen=True):
-    """A follower's acknowledgement: all records of the batch are on its disk."""
+class ReplicateAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A follower's acknowledgement: all records of the batch are on its disk.
+
+    `watched`: somebody watches it for changes, and waits for what is confirmed.
+    """
 
     status: str
     node_id: str
     epoch: str
+    watched: bool = False
 
 
 class PromiseBody(msgspec.Struct, frozen=True):
@@ -227,6 +233,7 @@ class Batch(NamedTuple):
     watermark: Version | None = None
     floor: Version | None = None
     established: bool = False
+    confirmed: Version | None = None
 
 
 # -- decode -------------------------------------------------------------------------------------------
@@ -283,15 +290,28 @@ def decode_replicate(body: bytes) -> Batch | Record:
     records = [
         decode_record(record, f"records[{index}]") for index, record in enumerate(batch.records)
     ]
-    watermark, floor = (
+    watermark, floor, confirmed = (
         None if text is None else _decode_version(text, field)
-        for text, field in ((batch.watermark, "watermark"), (batch.floor, "floor"))
+        for text, field in (
+            (batch.watermark, "watermark"),
+            (batch.floor, "floor"),
+            (batch.confirmed, "confirmed"),
+        )
     )
     if batch.follower is not None and not is_instance(batch.follower):
         raise InvalidBody("follower: expected 1 to 32 digits and small letters", field="follower")
     if batch.established and watermark is None:
         raise InvalidBody("watermark: required with established", field="watermark")
-    return Batch(batch.leader, epoch, records, batch.follower, watermark, floor, batch.established)
+    return Batch(
+        batch.leader,
+        epoch,
+        records,
+        batch.follower,
+        watermark,
+        floor,
+        batch.established,
+        confirmed,
+    )
 
 
 def decode_epoch(text: str) -> Epoch:
@@ -374,12 +394,15 @@ def encode_batch(
     watermark: Version | None = None,
     floor: Version | None = None,
     established: bool = False,
+    confirmed: Version | None = None,
 ) -> bytes:
     """A batch of encoded records as a request body."""
     head = f'{{"leader":{msgspec.json.encode(leader).decode()},"epoch":"{epoch}",'
     for name, value in (("follower", follower), ("watermark", watermark), ("floor", floor)):
         if value is not None:
             head += f'"{name}":"{value}",'
+    if confirmed is not None:
+        head += f'"confirmed":"{confirmed}",'
     if established:
         head += '"established":true,'
     return (f'{head}"records":[' + ",".join(records) + "]}").encode()

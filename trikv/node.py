@@ -1,8 +1,8 @@
 """One node: THE nursery, what runs in it, and in what order it starts and stops.
 
 Start   store → committer → ready for requests; a leader then takes over, and starts its links
-Stop    no more writes → what is in flight, background deliveries included, within a deadline → links →
-        committer, with what still waits for it → store
+Stop    change streams end → no more writes → what is in flight, background deliveries included, within a
+        deadline → links → committer, with what still waits for it → store
 
 Three nurseries, one inside the other, make that order. The innermost owns the writes and their
 deliveries (the *background nursery*); leaving it waits for them, up to the deadline. Around it lies the
@@ -29,6 +29,7 @@ import trio
 from trikv.committer import Committer, RunBlocking
 from trikv.config import Config
 from trikv.errors import NotFollower, NotLeader, NotReady, SettingError, StorageFailed
+from trikv.feed import Feed
 from trikv.follower import Follower, promise
 from trikv.lag import SimulatedLag, Wires
 from trikv.leader import Leader
@@ -37,9 +38,12 @@ from trikv.messages import LeaderName
 from trikv.peers import Candidate
 from trikv.state import NodeState
 from trikv.store import EMPTY_DIGEST, Digest, Store
+from trikv.survey import LoopDelay, Survey
 from trikv.takeover import Takeover
+from trikv.tally import RequestTally
 from trikv.transport import Transport
 from trikv.version import Epoch, Record, Version
+from trikv.watch import Watches
 
 T = TypeVar("T")
 
@@ -66,12 +70,20 @@ class Node:
     committer: Committer
     wires: Wires
     run_blocking: RunBlocking
+    now_us: Callable[[], int] = wall_clock_us
     takeover: Takeover | None = None
     leadership: Leadership | None = None
     follower: Follower | None = None
 
     def __post_init__(self) -> None:
         self._one_scan_at_a_time = trio.Lock()
+        self.watches = Watches(self.store)
+        self.stopping = trio.Event()
+        """Set when a stop begins: what would go on for ever is to end."""
+        self.tally = RequestTally()
+        self.feed = Feed(self, self.now_us)
+        self.survey = Survey(self.store, self.scan)
+        self.loop_delay = LoopDelay()
 
     @property
     def leader(self) -> Leader | None:
@@ -98,6 +110,15 @@ class Node:
             f"this node follows; the leader{where}",
             leader={"node_id": known.node_id, "url": known.url} if known else None,
         )
+
+    def begin_stop(self) -> None:
+        """Let those end that would go on for ever; all else goes on yet."""
+        self.stopping.set()
+        self.feed.wake()
+        if self.leader is not None:
+            self.leader.progress()
+        if self.follower is not None:
+            self.follower.wake()
 
     def require_follower(self) -> Follower:
         """The follower's half. Raises NotFollower."""
@@ -213,7 +234,11 @@ async def open_node(
                     with _database_at_fault(store):
                         identify = partial(_identify, node_id=config.node_id, rng=rng)
                         state = await committer.commit(identify)
-                    node = Node(config, url, store, committer, Wires(transport), run_blocking)
+                    node = Node(
+                        config, url, store, committer, Wires(transport), run_blocking, now_us
+                    )
+                    wires.start_soon(node.survey.run)
+                    wires.start_soon(node.feed.run)
                     if config.role == "leader":
                         node.takeover = _takeover(node, now_us, rng)
                         wires.start_soon(_lead, node, node.takeover, background, rng)
@@ -222,6 +247,7 @@ async def open_node(
                     try:
                         yield node
                     finally:  # from here on the background takes nothing new
+                        node.begin_stop()
                         if node.leader is not None:
                             node.leader.stop()
                             background.start_soon(node.leader.drained)

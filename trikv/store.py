@@ -1,7 +1,7 @@
 """The map on SQLite: one table, one upsert that is the merge. Synchronous.
 
-Beside the records lies what the node knows of itself, `NodeState`, in a table of facts; both change in
-the same transactions.
+Beside the records lies what the node knows of itself, `NodeState`, in a table of facts, and with it up
+to where tombstones were purged here; all change in the same transactions.
 
 Rules
 - Nothing changes a record but `merge`, whose upsert is the merge rule of `trikv.version.wins` in SQL.
@@ -34,7 +34,7 @@ from typing import Any, Literal, NamedTuple
 from trikv.errors import SettingError, StorageFailed
 from trikv.messages import MAX_KEY_BYTES
 from trikv.state import NodeState, state_of
-from trikv.version import Epoch, Record, Version
+from trikv.version import NO_VERSION, Epoch, Record, Version
 
 Durability = Literal["fsync", "os"]
 
@@ -55,6 +55,13 @@ CREATE INDEX records_by_version ON records (epoch, instance, timestamp_us);
 CREATE INDEX tombstones ON records (epoch, instance, timestamp_us) WHERE value = '';
 CREATE TABLE facts (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
+
+_SET_FACT = (
+    "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
+
+#: The fact beside those of the state: see `Store.purged`.
+_PURGED = "purged"
 
 _COLUMNS = "key, value, epoch, instance, timestamp_us"
 
@@ -120,6 +127,10 @@ class Store:
         self.path = path
         self._lock = None if path is None else _lock(path.with_name(LOCK_NAME))
         self._connections: list[sqlite3.Connection] = []
+        self.purged = NO_VERSION
+        """Tombstones may be missing here up to this version, and above it none is."""
+        self.kept: Version | None = None
+        """Tombstones above this version are not purged, for those who still have to read them."""
         try:
             self._writer = self._connect(durability)
             self._reader = self._writer if path is None else self._connect(durability)
@@ -163,6 +174,7 @@ class Store:
         if new:
             connection.executescript(
                 f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+                f"INSERT INTO facts VALUES ('{_PURGED}', '{NO_VERSION}');"
                 f"PRAGMA user_version = {FORMAT}; COMMIT;"
             )
         return connection
@@ -187,7 +199,11 @@ class Store:
         facts: list[Any] = self._writer.execute("SELECT name, value FROM facts").fetchall()
         if not all(isinstance(cell, str) for row in facts for cell in row):
             raise sqlite3.DatabaseError("what it says of the node is no text")
-        return state_of(dict(facts))
+        known = dict(facts)
+        state = state_of(known)
+        # One that was written before this was noted may have purged all that it was allowed to.
+        self.purged = Version.parse(known[_PURGED]) if _PURGED in known else state.floor
+        return state
 
     def close(self) -> None:
         for connection in self._connections:
@@ -200,13 +216,13 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All changes made inside are committed at the end, or none. Raises sqlite3.Error."""
-        before = self.state
+        before = self.state, self.purged
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             yield
             self._writer.execute("COMMIT")
         except BaseException:
-            self.state = before
+            self.state, self.purged = before
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
@@ -220,10 +236,7 @@ class Store:
         state.check_invariants()
         fields = zip(NodeState._fields, self.state, state, strict=True)
         changed = [(name, str(after)) for name, before, after in fields if before != after]
-        self._writer.executemany(
-            "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            changed,
-        )
+        self._writer.executemany(_SET_FACT, changed)
         self.state = state
 
     def current(self, key: str) -> Record | None:
@@ -231,13 +244,30 @@ class Store:
         return _get(self._writer, key)
 
     def purge(self, limit: int) -> int:
-        """Remove tombstones up to the floor, so many at most; how many were removed."""
-        victims = (
-            "SELECT key FROM records WHERE value = '' AND (epoch, instance, timestamp_us) <= (?, ?, ?)"
-            " ORDER BY epoch, instance, timestamp_us LIMIT ?"
-        )
-        bound = (*_version_row(self.state.floor), limit)
-        return self._writer.execute(f"DELETE FROM records WHERE key IN ({victims})", bound).rowcount
+        """Remove tombstones up to the floor, so many at most; how many were removed.
+
+        Those that are `kept` stay until the floor has risen again.
+        """
+        floor, kept = self.state.floor, self.kept
+        bound = floor if kept is None else min(floor, kept)
+        victims = self._writer.execute(
+            f"SELECT {_COLUMNS} FROM records"
+            " WHERE value = '' AND (epoch, instance, timestamp_us) <= (?, ?, ?)"
+            " ORDER BY epoch, instance, timestamp_us LIMIT ?",
+            (*_version_row(bound), limit),
+        ).fetchall()
+        if victims:
+            self._writer.executemany(
+                "DELETE FROM records WHERE key = ?", [row[:1] for row in victims]
+            )
+            self.set_purged(_record(victims[-1]).version)
+        return len(victims)
+
+    def set_purged(self, version: Version) -> None:
+        """Tombstones up to this version may be missing from now on."""
+        if version > self.purged:
+            self._writer.execute(_SET_FACT, (_PURGED, str(version)))
+            self.purged = version
 
     # A takeover reads the maps of others into a table beside its own, which is gone with the connection,
     # and merges or exchanges the two in one transaction.
@@ -287,11 +317,12 @@ class Store:
     def greatest_version(self) -> Version | None:
         """The version of the newest record; None if the map is empty."""
         with _reading():
-            rows = self._reader.execute(
-                f"SELECT {_COLUMNS} FROM records"
-                " ORDER BY epoch DESC, instance DESC, timestamp_us DESC LIMIT 1"
-            ).fetchall()
-        return _record(rows[0]).version if rows else None
+            return _greatest(self._reader)
+
+    def newest_version(self) -> Version | None:
+        """The same on the pages' connection: for scans."""
+        with _reading():
+            return _greatest(self._pager)
 
     def count_after(self, after: Version, limit: int) -> int:
         """How many records have greater versions, counted up to `limit`."""
@@ -303,6 +334,16 @@ class Store:
             rows = self._pager.execute(query, (*_version_row(after), limit)).fetchall()
         count: int = rows[0][0]
         return count
+
+    def count(self) -> tuple[int, int]:
+        """How many records there are, and how many of them are tombstones. Reads an index to its end."""
+        query = (
+            "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM records WHERE value = '')"
+        )
+        with _reading():
+            rows = self._pager.execute(query).fetchall()
+        records, tombstones = rows[0]
+        return records, tombstones
 
     def page_by_key(
         self, after: str, limit: int, max_bytes: int, *, live_only: bool = False, prefix: str = ""
@@ -381,6 +422,14 @@ def _get(connection: sqlite3.Connection, key: str) -> Record | None:
     query = f"SELECT {_COLUMNS} FROM records WHERE key = ?"
     rows = connection.execute(query, (key,)).fetchall()
     return _record(rows[0]) if rows else None
+
+
+def _greatest(connection: sqlite3.Connection) -> Version | None:
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM records"
+        " ORDER BY epoch DESC, instance DESC, timestamp_us DESC LIMIT 1"
+    ).fetchall()
+    return _record(rows[0]).version if rows else None
 
 
 def _version_row(version: Version) -> tuple[int, str, int]:

@@ -371,10 +371,15 @@ class Takeover:
             # Also if nothing changes: what was found may be a stray, which the exchange overrules.
             record = Record(configurations.KEY, configurations.encode(wanted), configuring)
             store.merge([record])
+            floor = self._floor()
+            if (
+                store.state.watermark < floor
+            ):  # those whose maps it was given have purged up to there
+                store.set_purged(floor)
             store.set_state(
                 store.state._replace(
                     cluster=cluster,
-                    floor=self._floor(),
+                    floor=floor,
                     established=candidate.epoch,
                     led=candidate.epoch,
                     watermark=Version(candidate.epoch, 0),

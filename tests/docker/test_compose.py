@@ -221,6 +221,26 @@ def test_six_nodes_are_up_and_healthy(cluster: Project, http: httpx.Client) -> N
         assert (health["role"], health["node_id"]) == ("follower", service)
 
 
+def test_the_profile_adds_prometheus_and_grafana_and_nothing_else(project: Project) -> None:
+    """There may be no registry to fetch them from: what would be run is looked at, not run."""
+
+    def services(*profile: str) -> set[str]:
+        told = project.compose(*profile, "config", "--services", timeout_seconds=30)
+        return set(told.split())
+
+    assert services() == SERVICES
+    assert services("--profile", "monitoring") == SERVICES | {"prometheus", "grafana"}
+    told = project.compose(
+        *("--profile", "monitoring", "config", "--format", "json"), timeout_seconds=30
+    )
+    for name in ("prometheus", "grafana"):
+        service = json.loads(told)["services"][name]
+        assert {port["host_ip"] for port in service["ports"]} == {"127.0.0.1"}
+        for volume in service["volumes"]:
+            assert Path(volume["source"]).exists(), volume
+            assert volume["read_only"] is True
+
+
 def test_no_node_runs_as_root(cluster: Project) -> None:
     for service in sorted(SERVICES):
         uid = cluster.compose("exec", "-T", service, "id", "-u", timeout_seconds=30).strip()

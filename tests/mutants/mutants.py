@@ -277,6 +277,14 @@ _ALL = (
         "            for index, operation in enumerate(operations):\n",
     ),
     Mutant(
+        "a heartbeat that looks at no promise",
+        "trikv.follower",
+        "            and _after(self.state, batch) == self.state\n",
+        "",
+        # Not by the walks: an old leader must be read that is cut off while its successor confirms.
+        "tests/unit/test_core_batches.py",
+    ),
+    Mutant(
         "a linearizable read without a heartbeat",
         "trikv.leader",
         "            return self.enough(fresh) and (\n",
@@ -305,6 +313,57 @@ _ALL = (
         "        if False:\n            raise NotReady(\n",
         # Not by the walks: its followers refuse whatever it goes on to do.
         "tests/simulation/test_takeover.py",
+    ),
+    # -- watching: the walks have no readers; others have (test_watch_walk.py)
+    Mutant(
+        "a leader tells what is not confirmed",
+        "trikv.leader",
+        "return None if self._confirmed_us < 0 else Version(self.epoch, self._confirmed_us)",
+        "return Version(self.epoch, self.resolved_us)",
+        "tests/unit/test_watch.py",
+    ),
+    Mutant(
+        "a follower tells what is not confirmed",
+        "trikv.follower",
+        "return min(self.state.watermark, self._confirmed)",
+        "return self.state.watermark",
+        "tests/unit/test_watch.py",
+    ),
+    Mutant(
+        "a follower tells what is not complete",
+        "trikv.follower",
+        "return min(self.state.watermark, self._confirmed)",
+        "return self._confirmed",
+        "tests/simulation/test_watch_walk.py",
+    ),
+    Mutant(
+        "a reader may resume anywhere",
+        "trikv.watch",
+        "if newest is None or (bound is not None and newest <= bound):",
+        "if True:",
+        "tests/unit/test_watch.py",
+    ),
+    Mutant(
+        "a purge that nobody noted",
+        "trikv.store",
+        "            self.set_purged(_record(victims[-1]).version)\n",
+        "",
+        "tests/simulation/test_watch_walk.py",
+    ),
+    Mutant(
+        "an empty disk that knows of no purge",
+        "trikv.follower",
+        "                if state.established > before.established and before.watermark < state.floor:\n"
+        "                    store.set_purged(state.floor)\n",
+        "",
+        "tests/unit/test_watch.py",
+    ),
+    Mutant(
+        "a purge that overtakes readers",
+        "trikv.store",
+        "bound = floor if kept is None else min(floor, kept)",
+        "bound = floor",
+        "tests/unit/test_watch.py",
     ),
 )
 

@@ -16,7 +16,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from trikv.state import state_of
 from trikv.store import Durability, Store
 
 FSYNC_LEVEL = 2  # PRAGMA synchronous = FULL
@@ -81,7 +80,7 @@ class SimulatedStore(Store):
         with closing(sqlite3.connect(":memory:")) as source:
             source.deserialize(image)
             source.backup(self._writer)
-        self.state = state_of(dict(self._writer.execute("SELECT name, value FROM facts")))
+        self.state = self._read_state()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

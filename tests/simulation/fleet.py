@@ -148,6 +148,7 @@ class Fleet(trio.abc.Instrument):
             life.started = True
             task_status.started(node)
             await life.told_to_stop.wait()
+            node.begin_stop()
             self._take_off(life.name)
             life.requests.cancel_scope.deadline = trio.current_time() + GRACE_S
 

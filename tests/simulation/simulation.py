@@ -24,6 +24,7 @@ import trio
 import trikv.committer
 import trikv.leadership
 import trikv.link
+import trikv.watch
 import trikv.web.peer
 from loadgen.check.history import History, Shown
 from loadgen.check.verdict import judge, summary
@@ -396,6 +397,7 @@ SMALL_BOUNDS = (
     (trikv.web.peer, "SCAN_BYTES", 150),
     (trikv.committer, "MAX_GROUP", 4),
     (trikv.leadership, "PURGE_RECORDS", 2),
+    (trikv.watch, "PAGE_RECORDS", 3),
 )
 
 

@@ -122,6 +122,7 @@ class OneLink:
     def __init__(self) -> None:
         self.candidate = Candidate(LeaderName("boss"), "boss", "c", EPOCH)
         self.floor = NO_VERSION
+        self.confirmed = None
         self.resolved_us = 3
         self.over = self.read_after_the_end = False
         self.link = Link(

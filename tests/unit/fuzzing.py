@@ -276,6 +276,7 @@ batch = shaped(
         "watermark": st.just("null") | quoted(version_texts),
         "floor": st.just("null") | quoted(version_texts),
         "established": st.sampled_from(["true", "false"]),
+        "confirmed": st.just("null") | quoted(version_texts),
     }
 )
 plain = shaped(

@@ -59,8 +59,9 @@ class Client:
         """One request, to the end of its answer. A sequence of bodies is sent in chunks.
 
         If it `stalls`, the end of the body never comes. With `leave`, the client disconnects at that
-        event. Raises NoAnswer.
+        event; from a stream of events, which has no end, it does so at once. Raises NoAnswer.
         """
+        leave = trio.Event() if leave is None else leave
         raw = target.encode("ascii") if isinstance(target, str) else target
         raw_path, _, query = raw.partition(b"?")
         sent = {name.lower(): value for name, value in (headers or {}).items()}
@@ -92,10 +93,7 @@ class Client:
             if chunks:
                 chunk = chunks.pop(0)
                 return {"type": "http.request", "body": chunk, "more_body": stalls or bool(chunks)}
-            if leave is None:
-                await trio.sleep_forever()
-            else:
-                await leave.wait()
+            await leave.wait()
             return {"type": "http.disconnect"}
 
         async def send(event: ASGISendEvent) -> None:
@@ -104,6 +102,8 @@ class Client:
             if event["type"] == "http.response.start":
                 status = event["status"]
                 answered.update((n.decode(), v.decode()) for n, v in event["headers"])
+                if answered["content-type"] == "text/event-stream":
+                    leave.set()
             elif event["type"] == "http.response.body":
                 parts.append(event["body"])
 

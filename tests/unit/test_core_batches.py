@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trikv.committer import Committer, run_inline
 from trikv.configuration import KEY
-from trikv.errors import InvalidBody
+from trikv.errors import InvalidBody, StaleEpoch, WrongNode
 from trikv.follower import Follower
 from trikv.messages import Batch, LeaderName, decode_replicate
 from trikv.state import NodeState
@@ -90,3 +90,26 @@ async def test_an_older_answer_takes_nothing_back_and_wakes_nobody(follower: Fol
         follower.learn(now._replace(watermark=Version(EPOCH, 7)))
     assert follower.state.watermark == Version(EPOCH, 7)
     assert looked == [now.watermark, Version(EPOCH, 7)]
+
+
+async def test_a_heartbeat_that_would_change_nothing_is_looked_at_like_any_batch(
+    follower: Follower,
+) -> None:
+    at_rest = Batch(BOSS, EPOCH, [], "one", Version(EPOCH, 5), Version(EPOCH, 5))
+    assert await follower.merge_batch(at_rest) == EPOCH  # its floor moves: nothing is left to purge
+
+    async def no_more(*_: object) -> None:
+        raise AssertionError("a heartbeat took a transaction")
+
+    follower._committer.commit = no_more  # type: ignore[method-assign, assignment]
+    assert await follower.merge_batch(at_rest) == EPOCH
+    with pytest.raises(StaleEpoch):
+        await follower.merge_batch(at_rest._replace(epoch=Epoch(2, "z")))
+    with pytest.raises(WrongNode):
+        await follower.merge_batch(at_rest._replace(follower="another"))
+    for news in (
+        at_rest._replace(epoch=Epoch(4, "b"), watermark=None, floor=None),
+        at_rest._replace(watermark=Version(EPOCH, 6)),
+    ):
+        with pytest.raises(AssertionError, match="took a transaction"):
+            await follower.merge_batch(news)

@@ -35,8 +35,12 @@ DESIGN = ROOT / "docs" / "design.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 CLIENT = ROOT / "docs" / "client.md"
 CLI = ROOT / "docs" / "cli.md"
+METRICS = ROOT / "docs" / "metrics.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
-PAGES = [README, API, DESIGN, OPERATIONS, CLIENT, CLI, PERFORMANCE, ROOT / "CHANGELOG.md"]
+PAGES = [
+    *(README, API, DESIGN, OPERATIONS, CLIENT, CLI, METRICS, PERFORMANCE),
+    ROOT / "CHANGELOG.md",
+]
 
 RUN_COMMAND = (
     "python3 -m venv .venv && .venv/bin/pip install '.[loadgen]' && .venv/bin/python -m loadgen"

@@ -86,9 +86,27 @@ REQUESTS = [
     ),
     ask("PUT", "/kv/a?trace=false", value(2)),
     ask("PUT", "/kv/a?trace=maybe", value(2)),
+    ask("PUT", "/kv/a", value(2), "X-Request-ID: checkout-4711"),
+    ask("PUT", "/kv/a", value(2), "X-Request-ID: two words"),
+    ask("PUT", "/kv/a?trace=maybe", value(2), "X-REQUEST-ID:a/b:c+d=e@f~g.h_i-J"),
+    ask("PUT", "/kv/a?other=1", value(2), "X-Request-ID: "),
+    ask("GET", "/kv/a", None, f"X-Request-ID: {'x' * 128}"),
+    ask("GET", "/kv/a", None, f"X-Request-ID: {'x' * 129}"),
+    ask("GET", "/kv/a", None, "X-Request-ID: a", "X-Request-ID: b"),
+    ask("GET", "/kv/%zz", None, 'X-Request-ID: "'),
+    ask("GET", "/kv/none", None, "X-Request-ID: me"),
+    ask("GET", "/nowhere", None, "X-Request-ID: me"),
+    ask("GET", "/nowhere", None, "X-Request-ID: not me"),
+    ask("GET", "/health", None, "X-Request-ID: me"),
+    ask("POST", "/replicate", b"[]", "X-Request-ID: me"),
     ask("PUT", "/kv/a?trace=true&trace=true", value(2)),
     ask("PUT", "/kv/a?other=1", value(2)),
     ask("PUT", "/kv/a?trace=%74rue", value(2)),
+    ask("PUT", "/kv/a?trace=true", value(2)),
+    ask("PUT", "/kv/a?trace=true", value(2), "X-Request-ID: traced"),
+    ask("POST", "/batch?trace=true", operations(PUT_A)),
+    ask("DELETE", "/kv/a?trace=true"),
+    ask("PUT", "/kv/a", value(2)),
     ask("GET", "/kv/a"),
     ask("GET", "/kv/a?consistency=local"),
     ask("GET", "/kv/a?consistency=linearizable"),
@@ -192,7 +210,12 @@ async def open_lane(
 
 
 def undated(heard: bytes) -> bytes:
-    """Without its date, and what else tells the time: the timestamps in versions."""
+    """Without its date, what else tells the time, and ids that the node has made.
+
+    The time is in the timestamps of versions, and in what a trace measures.
+    """
+    heard = re.sub(rb"(x-request-id: |\"request_id\":\")[0-9a-f]{8}-[0-9a-f]+", rb"\1made", heard)
+    heard = re.sub(rb"(dur=|_ms\":)[0-9.]+", rb"\1", heard)
     return re.sub(rb"(?i)\r\ndate: [^\r]*|(?<=[0-9a-z])-\d{12,16}", b"", heard)
 
 

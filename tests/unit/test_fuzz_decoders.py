@@ -154,10 +154,10 @@ def test_what_is_to_be_replicated_is_well_formed_or_refused(body: bytes) -> None
     assert found.epoch.number >= 1
     for one in found.records:
         check_record(one)
-    for bound in filter(None, (found.watermark, found.floor)):
+    for bound in filter(None, (found.watermark, found.floor, found.confirmed)):
         check_version(bound)
     assert found.follower is None or is_instance(found.follower)
-    leader, epoch, records, follower, watermark, floor, established = found
+    leader, epoch, records, follower, watermark, floor, established, confirmed = found
     sent = messages.encode_batch(
         leader,
         epoch,
@@ -166,6 +166,7 @@ def test_what_is_to_be_replicated_is_well_formed_or_refused(body: bytes) -> None
         watermark=watermark,
         floor=floor,
         established=established,
+        confirmed=confirmed,
     )
     assert messages.decode_replicate(sent) == found
     return None

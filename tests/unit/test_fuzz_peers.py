@@ -67,6 +67,7 @@ def batches(draw: st.DrawFn) -> bytes:
         watermark=reached if established else draw(st.none() | st.just(reached)),
         floor=draw(often(st.just(reached), st.none() | _versions)),
         established=established,
+        confirmed=draw(often(st.none(), st.just(reached) | _versions)),
     )
 
 

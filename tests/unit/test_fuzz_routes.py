@@ -97,8 +97,11 @@ QUERIES: Mapping[str, Sequence[str]] = {
     "POST /batch": ["trace"],
     "GET /kv/{key}": ["consistency", *_read],
     "GET /kv": ["prefix", "after", "limit", *_read],
+    "GET /watch": ["prefix", "after"],
     "GET /replica/records": ["after", "limit", "epoch"],
     "GET /health": ["ready"],
+    "GET /metrics": [],
+    "GET /events": [],
     "GET /admin/replica-status": ["data"],
     **{
         name: []
@@ -126,6 +129,14 @@ _etags = fuzz.version_texts.map('"{}"'.format) | st.just("*") | fuzz.odd_texts
 HEADERS: Mapping[str, st.SearchStrategy[str]] = {
     "if-match": _etags,
     "if-none-match": st.just("*") | fuzz.odd_texts,
+    "last-event-id": fuzz.version_texts | fuzz.odd_texts,
+    "x-request-id": st.just("a/1:b") | fuzz.odd_texts,
+    "accept": st.lists(
+        st.sampled_from(["text/plain", "application/openmetrics-text", "*/*"])
+        | st.sampled_from(["text/plain;version=x", "text/plain;version=99.0.0; escaping=no", ";="])
+        | st.sampled_from(["application/openmetrics-text; version=1.0.0; q=0.5; escaping=dots"])
+        | fuzz.odd_texts
+    ).map(",".join),
     **{
         name: fuzz.odd_texts
         for name in ("content-type", "content-length", "host", "expect", "accept-encoding", "range")
@@ -326,9 +337,18 @@ def run(asked: Sequence[Asked]) -> None:
 def check_answer(asked: Asked, answer: Answered) -> str | None:
     """The code of a refusal, None of anything else. Fails unless it is as documented."""
     kind = answer.headers.get("content-type")
+    assert re.fullmatch("[!-~]{1,128}", answer.headers.get("x-request-id", "none")), answer
     if asked.method.upper() == "HEAD":
         assert answer.status in {200, *CODES.values()} - {500}
         return None if answer.status == 200 else "?"
+    if (answer.status, kind) == (200, "text/event-stream"):
+        assert asked.target.startswith((b"/watch", b"/events")), answer
+        return None
+    if answer.status == 200 and asked.target.partition(b"?")[0] == b"/metrics":
+        assert kind is not None
+        assert kind.startswith(("text/plain", "application/openmetrics-text"))
+        return None
+    assert answer.status == 200 or "x-request-id" in answer.headers
     content = fuzz.decoded(answer.body)
     if answer.status == 200 or (answer.status == 503 and content.get("status") == "ok"):
         assert kind == "application/json", answer

@@ -1009,6 +1009,8 @@ def test_no_request_whatever_is_answered_with_500(
         ({"watermark": "4.b-5"}, 422, "watermark"),
         ({"established": True}, 422, "watermark"),
         ({"floor": "x"}, 422, "floor"),
+        ({"confirmed": "4.b-5"}, 422, "confirmed"),
+        ({"confirmed": "x"}, 422, "confirmed"),
         ({"established": True, "watermark": "5.b-5", "floor": "5.b-6"}, 422, "floor"),
         ({"epoch": "2147483647.b"}, 422, "epoch"),
         ({"follower": "somebody"}, 409, None),

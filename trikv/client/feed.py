@@ -1,10 +1,9 @@
 """A watch that survives: from the events of one stream after the other to the changes of one.
 
-Where to resume. The changes of a batch share a version, so the version of the last change that came is
-no place to resume from: the rest of its batch may still be missing, and `after` leaves out all that
-has that version. So `resume` is the last version that is known to be complete: that of a heartbeat, or
-the one before the last when a change with a higher one comes. What then comes a second time is passed
-over.
+Where to resume. The version of the last change that came is no place to resume from: the rest of its
+batch may still be missing, and `after` leaves out all that has that version; and nodes do not vouch for
+every version at once (docs/design.md says why). So `resume` is what they say: the `id` of an event, or
+a heartbeat's version. What then comes a second time is passed over.
 
 A stream may end at any moment, and at any node: a disconnected one, one that says `end` (a reader that
 is too slow, a node that stops), one that is silent for too long. All the same, the next begins at
@@ -57,7 +56,6 @@ class Feed:
         self._prefix = prefix
         self._rng = rng
         self._parser = EventParser()
-        self._latest: Version | None = None  # that was told
         self._told: dict[str, Version] = {}  # the keys told after `resume`
         self._failures = 0
 
@@ -106,14 +104,18 @@ class Feed:
         for event in self._parser.feed(chunk):
             match event.kind:
                 case "change":
-                    if (change := self._change(_decoded(event))) is not None:
-                        told.append(Told(change, self.resume))
+                    change = self._change(_decoded(event))
+                    if event.id:
+                        self._complete(Version.parse(event.id))
+                    told.append(Told(change, self.resume))
                 case "reset":
                     reason = _text(_decoded(event), "reason")
-                    self.resume, self._latest, self._told = None, None, {}
+                    self.resume, self._told = None, {}
                     told.append(Told(Reset(reason), None))
                 case "heartbeat":
-                    self._complete(_version(_decoded(event)))
+                    document = _decoded(event)
+                    if document.get("version", "") is not None:  # null: there is no such place yet
+                        self._complete(_version(document))
                     told.append(Told(None, self.resume))
                 case "end":
                     return told, True
@@ -127,10 +129,6 @@ class Feed:
         deleted = document.get("deleted") is True
         if not deleted and "value" not in document:
             raise ValueError("a change without a value")
-        if self._latest is not None and version > self._latest:
-            self._complete(self._latest)
-        if self._latest is None or version > self._latest:
-            self._latest = version
         before = self._told.get(key)
         if (before is not None and before >= version) or not self._is_after_resume(version):
             return None  # it was told before

@@ -11,7 +11,11 @@ Rules
 
 from __future__ import annotations
 
-from typing import Any
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import trio
 from hypercorn.typing import ASGISendCallable, Framework, HTTPScope
@@ -22,8 +26,10 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, MapAdapter
 
+from trikv import logs
 from trikv.errors import (
     BadRequest,
+    InvalidParameter,
     MethodNotAllowed,
     NoSuchRoute,
     RequestTimeout,
@@ -32,8 +38,10 @@ from trikv.errors import (
 )
 from trikv.jsonvalue import clip
 from trikv.node import Node
-from trikv.web.exchange import Answer, Request, failure, key_of, problem, query_of
-from trikv.web.routes import ROUTES, Route
+from trikv.web import timing
+from trikv.web.exchange import Answer, Request, failure, key_of, query_of, refusal
+from trikv.web.identity import HEADER, RequestIds
+from trikv.web.routes import HOT, ROUTES, Route
 
 #: A client that takes longer to send a body has left, or means harm.
 BODY_TIMEOUT_S = 30.0
@@ -49,12 +57,13 @@ class _RestOfPath(BaseConverter):
 def create_app(node: Node) -> Framework:
     """The ASGI app of one node."""
     app = _App("trikv", static_folder=None)
-    app.asgi_http_class = _Connection
+    ids = RequestIds()
+    app.asgi_http_class = partial(_Connection, ids=ids)  # type: ignore[assignment]
     app.config["MAX_CONTENT_LENGTH"] = max(r.max_body_bytes(node.config) for r in ROUTES)
     app.url_map.merge_slashes = False  # /kv//a and /kv/a are two keys
     app.url_map.converters["rest"] = _RestOfPath
     for route in ROUTES:
-        rule = route.path.replace("{key}", "<rest:_>")
+        rule = re.sub(r"\{\w+\}$", "<rest:_>", route.path)
         app.add_url_rule(
             rule,
             f"{route.method} {route.path}",
@@ -62,20 +71,27 @@ def create_app(node: Node) -> Framework:
             methods=[route.method],
             provide_automatic_options=False,
         )
-    app.register_error_handler(TrikvError, _refuse)
-    app.register_error_handler(HTTPException, _refuse_http)
-    app.register_error_handler(Exception, _give_up)
+    refusals = _Refusals(node)
+    app.register_error_handler(TrikvError, refusals.refuse)
+    app.register_error_handler(HTTPException, refusals.refuse_http)
+    app.register_error_handler(Exception, refusals.give_up)
+
+    @app.after_request
+    async def note(response: Any) -> Any:
+        return _note(node, ids, response)
+
     return app
 
 
 def _view(node: Node, route: Route):  # type: ignore[no-untyped-def]  # noqa: ANN202 - Quart's own
     most = route.max_body_bytes(node.config)
-    prefix = route.path.removesuffix("{key}").encode()
-    has_key = route.path.endswith("{key}")
+    rest_of = _rest_reader(route)
 
     async def view(_: str = "") -> Response:
+        if (bad_id := _arrival().bad_id) is not None:
+            raise bad_id
         given = Request(
-            key=key_of(_path(request.scope["raw_path"]), prefix) if has_key else "",
+            key=rest_of(_path(request.scope["raw_path"])),
             query=query_of(request.query_string),
             headers={
                 name.lower(): ", ".join(request.headers.getlist(name))
@@ -86,6 +102,16 @@ def _view(node: Node, route: Route):  # type: ignore[no-untyped-def]  # noqa: AN
         return _respond(await route.handler(node, given))
 
     return view
+
+
+def _rest_reader(route: Route) -> Callable[[bytes], str]:
+    """What takes from a raw path the key, or the file, that the route's path ends with."""
+    if route.path.endswith("{key}"):
+        return partial(key_of, prefix=route.path.removesuffix("{key}").encode())
+    if route.path.endswith("{file}"):
+        prefix = route.path.removesuffix("{file}").encode()
+        return lambda path: path.removeprefix(prefix).decode("ascii", "replace")
+    return lambda path: ""
 
 
 class _App(QuartTrio):
@@ -102,10 +128,18 @@ class _App(QuartTrio):
 
 
 class _Connection(TrioASGIHTTPConnection):
-    """One request, shown to Quart with its raw path."""
+    """One request, shown to Quart with its raw path, when it came, and its id."""
 
-    def __init__(self, app: Quart, scope: HTTPScope) -> None:
-        super().__init__(app, {**scope, "path": _shown_path(scope["raw_path"])})
+    def __init__(self, app: Quart, scope: HTTPScope, ids: RequestIds) -> None:
+        name = HEADER.lower().encode()
+        sent = [value.decode("latin-1") for header, value in scope["headers"] if header == name]
+        bad_id = ids.begin(", ".join(sent) if sent else None)
+        shown = {
+            **scope,
+            "path": _shown_path(scope["raw_path"]),
+            "trikv.arrival": _Arrival(time.perf_counter(), bool(sent), bad_id),
+        }
+        super().__init__(app, cast(HTTPScope, shown))
 
     async def _send_response(self, send: ASGISendCallable, response: Any) -> None:
         # If the client has hung up, this task is cancelled and ends here. Some versions of Quart would
@@ -151,34 +185,75 @@ async def _read_body(most: int) -> bytes:
 
 
 def _respond(given: Answer) -> Response:
-    return Response(given.body, given.status, dict(given.headers), content_type=given.content_type)
+    body = given.body
+    streamed = not isinstance(body, bytes)
+    if streamed and request.method == "HEAD":  # a stream may have no end, and nobody would see it
+        body = _nothing()
+    response = Response(body, given.status, dict(given.headers), content_type=given.content_type)
+    if streamed:
+        response.timeout = None  # it takes as long as its client takes it
+    return response
 
 
-async def _refuse(error: TrikvError) -> Response:
-    return _respond(problem(error))
+async def _nothing() -> AsyncIterator[bytes]:
+    """The body of an answer that is not shown."""
+    for chunk in tuple[bytes]():
+        yield chunk
 
 
-async def _refuse_http(error: HTTPException) -> Response:
-    """What Quart itself refuses, in our words."""
-    method, path = request.method, request.path
-    refusal: TrikvError
-    match error.code:
-        case 404:
-            refusal = NoSuchRoute(f"there is no {clip(path)}")
-        case 405:
-            allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
-            refusal = MethodNotAllowed(f"{clip(path)} takes {allowed}, not {clip(method)}")
-            response = _respond(problem(refusal))
-            response.headers["Allow"] = allowed
-            return response
-        case 413:
-            refusal = TooLarge("the body is too large", field="body")
-        case 408:
-            refusal = RequestTimeout("the body took too long")
-        case _:
-            refusal = BadRequest(error.description or "bad request")
-    return _respond(problem(refusal))
+class _Refusals:
+    """Whatever goes wrong, answered with a problem document."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def refuse(self, error: TrikvError) -> Response:
+        return _respond(refusal(self._node, error, request.method, request.path))
+
+    async def refuse_http(self, error: HTTPException) -> Response:
+        """What Quart itself refuses, in our words."""
+        method, path = request.method, request.path
+        match error.code:
+            case 404:
+                return await self.refuse(NoSuchRoute(f"there is no {clip(path)}"))
+            case 405:
+                allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+                response = await self.refuse(
+                    MethodNotAllowed(f"{clip(path)} takes {allowed}, not {clip(method)}")
+                )
+                response.headers["Allow"] = allowed
+                return response
+            case 413:
+                return await self.refuse(TooLarge("the body is too large", field="body"))
+            case 408:
+                return await self.refuse(RequestTimeout("the body took too long"))
+        return await self.refuse(BadRequest(error.description or "bad request"))
+
+    async def give_up(self, error: Exception) -> Response:
+        return _respond(failure(self._node, error, request.method, request.path))
 
 
-async def _give_up(error: Exception) -> Response:
-    return _respond(failure(error, request.method, request.path))
+class _Arrival(NamedTuple):
+    """What is known of a request before anything else is."""
+
+    began_s: float
+    brought_id: bool
+    bad_id: InvalidParameter | None
+
+
+def _arrival() -> _Arrival:
+    """The present request's."""
+    arrival: _Arrival = cast(Any, request.scope)["trikv.arrival"]
+    return arrival
+
+
+def _note(node: Node, ids: RequestIds, response: Response) -> Response:
+    """Count what is answered, and give it its id, if it is to have one."""
+    began_s, brought_id, _ = _arrival()
+    rule = request.url_rule  # None: no route of ours; what it names is then nobody's business
+    method, path = ("other", "other") if rule is None else rule.endpoint.split(" ")
+    node.tally.answered(method, path, response.status_code, time.perf_counter() - began_s)
+    of_no_use = path in HOT and response.status_code < 400 and timing.HEADER not in response.headers
+    if brought_id or ids.everywhere or not of_no_use:
+        response.headers[HEADER] = logs.request_id.get()
+    return response

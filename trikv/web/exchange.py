@@ -7,6 +7,7 @@ cannot do it raises as a TrikvError, which `problem` turns into an RFC 9457 docu
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,6 +53,13 @@ class Answer:
 Handler = Callable[[Node, Request], Awaitable[Answer]]
 
 
+def has_already(request: Request, tag: str) -> bool:
+    """Whether the client says, with `If-None-Match`, that it holds what has this tag."""
+    asked = request.headers.get("if-none-match", "").split(",")
+    tags = [one.strip().removeprefix("W/") for one in asked]
+    return tag in tags or tags == ["*"]
+
+
 def answer(content: Any, status: int = 200, **headers: str) -> Answer:
     """An answer in JSON; `ETag="…"` and the like become headers."""
     return Answer(msgspec.json.encode(content), status, headers)
@@ -73,13 +81,32 @@ def problem(error: TrikvError) -> Answer:
     return Answer(msgspec.json.encode(document), error.status, headers, PROBLEM_JSON)
 
 
-def failure(error: Exception, method: str, path: str) -> Answer:
+def refusal(node: Node, error: TrikvError, method: str, path: str) -> Answer:
+    """The answer to a request that is refused; counted, and at DEBUG in the log."""
+    node.tally.problem(error.code)
+    logs.event(
+        logging.DEBUG,
+        "request.refused",
+        method=clip(method),
+        path=clip(path),
+        status=error.status,
+        code=error.code,
+    )
+    return problem(error)
+
+
+def failure(node: Node, error: Exception, method: str, path: str) -> Answer:
     """The answer where something went wrong that nobody foresaw; the log has its traceback."""
+    node.tally.problem("internal_error")
     logs.logger.error(
         "request.failed", exc_info=error, extra={"fields": {"method": method, "path": path}}
     )
     told = {"title": "Internal Server Error", "status": 500, "code": "internal_error"}
-    document = {"type": "urn:trikv:problem:internal_error", **told}
+    document = {
+        "type": "urn:trikv:problem:internal_error",
+        **told,
+        "request_id": logs.request_id.get(),
+    }
     return Answer(msgspec.json.encode(document), 500)
 
 

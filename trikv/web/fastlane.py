@@ -26,12 +26,15 @@ from functools import lru_cache
 
 import trio
 
+from trikv import logs
 from trikv.bytestream import ByteStream
 from trikv.errors import TrikvError
 from trikv.node import Node
-from trikv.web.exchange import Answer, Request, failure, key_of, problem, query_of
+from trikv.web import timing
+from trikv.web.exchange import Answer, Request, failure, key_of, query_of, refusal
+from trikv.web.identity import RequestIds
 from trikv.web.plain import Head, NotPlain, read_head
-from trikv.web.routes import ROUTES, Route
+from trikv.web.routes import HOT, ROUTES, Route
 
 #: Bytes that are read at once: many small requests, or a good part of a batch.
 READ_BYTES = 2**16
@@ -46,7 +49,7 @@ _KEY_ROUTES = {route.method: route for route in ROUTES if route.path == "/kv/{ke
 _WHOLE_ROUTES = {
     (route.method, route.path.encode()): route
     for route in ROUTES
-    if route.path in ("/batch", "/replicate")
+    if route.path in HOT and not route.path.endswith("{key}")
 }
 _KEY_PREFIX = b"/kv/"
 
@@ -63,6 +66,7 @@ class FastLane:
     ) -> None:
         self.node = node
         self.access_log = access_log
+        self.ids = RequestIds()
         self.ending = False
         self._keepalive_s = keepalive_s
         self._waiting: dict[trio.CancelScope, _Connection] = {}
@@ -141,19 +145,35 @@ class _Connection:
 
     async def _answer(self, head: Head, route: Route, body: bytes) -> None:
         node = self._lane.node
-        began = trio.current_time()
+        began = time.perf_counter()
+        ids = self._lane.ids
+        sent_id = head.headers.get("x-request-id")
+        bad_id = None
+        if sent_id is not None or ids.everywhere:
+            bad_id = ids.begin(sent_id)
         try:
+            if bad_id is not None:
+                raise bad_id
             key = key_of(head.path, _KEY_PREFIX) if route.path.endswith("{key}") else ""
             query = query_of(head.query_string)
             answer = await route.handler(node, Request(key, query, head.headers, body))
+            if timing.HEADER in answer.headers:
+                ids.need()
         except TrikvError as error:
-            answer = problem(error)
+            ids.need()
+            answer = refusal(node, error, head.method, head.path.decode("ascii"))
         except Exception as error:
-            answer = failure(error, head.method, head.path.decode("ascii"))
+            ids.need()
+            answer = failure(node, error, head.method, head.path.decode("ascii"))
         assert isinstance(answer.body, bytes)
-        await self._stream.send(_head_of(answer, len(answer.body)) + answer.body)
+        request_id = logs.request_id.get()
+        took_s = time.perf_counter() - began
+        node.tally.answered(route.method, route.path, answer.status, took_s)
+        await self._stream.send(_head_of(answer, len(answer.body), request_id) + answer.body)
         if self._lane.access_log is not None:
-            self._lane.access_log(self._stream, head, answer, trio.current_time() - began)
+            self._lane.access_log(self._stream, head, answer, time.perf_counter() - began)
+        if request_id:
+            logs.request_id.set("")
 
 
 def _route_of(head: Head, node: Node) -> Route:
@@ -169,11 +189,13 @@ def _route_of(head: Head, node: Node) -> Route:
     return route
 
 
-def _head_of(answer: Answer, length: int) -> bytes:
+def _head_of(answer: Answer, length: int, request_id: str) -> bytes:
     """Status and headers, spelt and ordered as Hypercorn and Quart do it."""
     lines = [f"HTTP/1.1 {answer.status} \r\n"]
     lines += [f"{name.lower()}: {value}\r\n" for name, value in answer.headers.items()]
     lines.append(f"content-type: {answer.content_type}\r\ncontent-length: {length}\r\n")
+    if request_id:
+        lines.append(f"x-request-id: {request_id}\r\n")
     lines.append(f"date: {_date(int(time.time()))}\r\n\r\n")
     return "".join(lines).encode("latin-1")
 

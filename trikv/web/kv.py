@@ -29,6 +29,7 @@ from trikv.operations import ABSENT, ANYTHING, PRESENT, Operation, Precondition,
 from trikv.store import reaches_end
 from trikv.trace import Confirmed, Trace
 from trikv.version import Record, Version
+from trikv.web import timing
 from trikv.web.exchange import Answer, Request, boolean, parameters, version, whole
 
 #: Keys in a page of a list, and how many unless it is asked for.
@@ -48,7 +49,8 @@ async def put_key(node: Node, request: Request) -> Answer:
     check_value_size(node, value, "value")
     operation = Operation(request.key, value, precondition_of(request))
     confirmed = await leader.write([operation])
-    return _record_answer(confirmed.records[0], _outcome(confirmed, asked))
+    text = _record_text(confirmed.records[0]) + _outcome(confirmed, asked)
+    return _write_answer(text, confirmed, asked)
 
 
 async def delete_key(node: Node, request: Request) -> Answer:
@@ -59,10 +61,7 @@ async def delete_key(node: Node, request: Request) -> Answer:
     confirmed = await leader.write([operation])
     key = jsonvalue.encode_string(request.key)
     text = f'{{"key":{key},"deleted":true,"version":"{confirmed.version}"'
-    return Answer(
-        f"{text}{_outcome(confirmed, asked)}}}".encode(),
-        headers={"ETag": f'"{confirmed.version}"'},
-    )
+    return _write_answer(text + _outcome(confirmed, asked), confirmed, asked)
 
 
 async def batch(node: Node, request: Request) -> Answer:
@@ -99,8 +98,8 @@ async def batch(node: Node, request: Request) -> Answer:
             field="operations",
         )
     confirmed = await leader.write(operations)
-    text = f'{{"operations":{count},"version":"{confirmed.version}"{_outcome(confirmed, asked)}}}'
-    return Answer(text.encode(), headers={"ETag": f'"{confirmed.version}"'})
+    text = f'{{"operations":{count},"version":"{confirmed.version}"{_outcome(confirmed, asked)}'
+    return _write_answer(text, confirmed, asked)
 
 
 async def get_key(node: Node, request: Request) -> Answer:
@@ -126,8 +125,8 @@ async def list_keys(node: Node, request: Request) -> Answer:
     """`GET /kv?prefix=&after=&limit=&min_version=&timeout_ms=`: keys in order, a page at a time."""
     asked = parameters(
         request,
-        prefix=_key_text,
-        after=_key_text,
+        prefix=key_text,
+        after=key_text,
         limit=whole(1, MAX_LIST_KEYS),
         min_version=version,
         timeout_ms=_timeout_ms,
@@ -227,7 +226,7 @@ def _timeout_ms(text: str) -> int:
     return whole(1, MAX_READ_TIMEOUT_MS)(text)
 
 
-def _key_text(text: str) -> str:
+def key_text(text: str) -> str:
     if len(text.encode()) > MAX_KEY_BYTES:
         raise ValueError(f"at most {MAX_KEY_BYTES} bytes of UTF-8")
     return text
@@ -247,8 +246,16 @@ def _record_text(record: Record) -> str:
     return f'{{"key":{key},"value":{record.value},"version":"{record.version}"'
 
 
-def _record_answer(record: Record, more: str = "") -> Answer:
-    text = f"{_record_text(record)}{more}}}"
+def _write_answer(text: str, confirmed: Confirmed, asked: dict[str, Any]) -> Answer:
+    """The answer to a confirmed write, from an object whose end is left open."""
+    headers = {"ETag": f'"{confirmed.version}"'}
+    if asked.get("trace"):
+        headers[timing.HEADER] = timing.server_timing(confirmed.trace)
+    return Answer(f"{text}}}".encode(), headers=headers)
+
+
+def _record_answer(record: Record) -> Answer:
+    text = f"{_record_text(record)}}}"
     return Answer(text.encode(), headers={"ETag": f'"{record.version}"'})
 
 

@@ -32,7 +32,8 @@ async def replicate(node: Node, request: Request) -> Answer:
         await follower.merge_plain(message)
         return answer({"status": "ok"})
     epoch = await follower.merge_batch(message)
-    return answer(ReplicateAnswer("ok", node.config.node_id, str(epoch)))
+    watched = len(node.watches) > 0
+    return answer(ReplicateAnswer("ok", node.config.node_id, str(epoch), watched))
 
 
 async def replica(node: Node, request: Request) -> Answer:

@@ -27,6 +27,7 @@ KNOWN_HEADERS = frozenset(
     {
         *("host", "user-agent", "accept", "accept-encoding", "accept-language", "cache-control"),
         *("connection", "content-type", "content-length", "if-match", "if-none-match", "pragma"),
+        "x-request-id",
     }
 )
 

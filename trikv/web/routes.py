@@ -1,7 +1,8 @@
 """The table of all routes: method, path, handler, and how large a body may be.
 
-`{key}` stands for the rest of the path. The server binds this table, the in-memory network of the
-tests looks paths up in it, and the documentation is tested against it.
+`{key}` stands for the rest of the path, decoded and checked as a key; `{file}` for the rest as it is. The
+server binds this table, the in-memory network of the tests looks paths up in it, and the documentation
+is tested against it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from trikv.messages import (
     MAX_KEY_BYTES,
     MAX_REPLICATE_BODY_BYTES,
 )
-from trikv.web import admin, kv, peer
+from trikv.web import admin, events, kv, manual, pages, peer, telemetry, watch
 from trikv.web.exchange import Handler
 
 
@@ -50,6 +51,9 @@ class Route(NamedTuple):
     max_body_bytes: Callable[[Config], int] = _no_body
 
 
+#: The paths that are asked all the time.
+HOT = ("/kv/{key}", "/batch", "/replicate")
+
 ROUTES: tuple[Route, ...] = (
     Route("PUT", "/kv/{key}", kv.put_key, _value_body),
     Route("GET", "/kv/{key}", kv.get_key),
@@ -57,14 +61,21 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/kv", kv.list_keys),
     Route("POST", "/batch", kv.batch, _batch_body),
     Route("GET", "/dump", kv.dump),
+    Route("GET", "/watch", watch.watch),
     Route("POST", "/replicate", peer.replicate, _replicate_body),
     Route("GET", "/replica", peer.replica),
     Route("GET", "/replica/records", peer.replica_records),
     Route("POST", "/replica/promise", peer.promise, _small_body),
     Route("GET", "/health", admin.health),
+    Route("GET", "/metrics", telemetry.metrics),
     Route("POST", "/admin/quorum", admin.set_quorum, _small_body),
     Route("GET", "/admin/replica-status", admin.replica_status),
     Route("POST", "/admin/lag", admin.set_lag, _small_body),
     Route("POST", "/admin/partition", admin.partition, _small_body),
     Route("POST", "/admin/admit", admin.admit, _small_body),
+    Route("GET", "/events", events.events),
+    Route("GET", "/ui", pages.page),
+    Route("GET", "/ui/{file}", pages.page_file),
+    Route("GET", "/openapi.json", manual.openapi),
+    Route("GET", "/docs", manual.docs),
 )

@@ -6,14 +6,17 @@ Rules
 - The socket is bound before anything else of the node is opened: a port in use is a setting to mend, and
   a node that cannot be reached must not begin an epoch.
 - What goes wrong on a connection ends that connection and nothing else.
-- A stop accepts no more, lets requests in flight finish within `GRACE_S`, closes idle connections at
-  once, then cuts the rest.
+- A client that takes nothing of its answer for `SEND_S` is cut off: it holds a task, and what it was
+  to be sent.
+- A stop accepts no more, ends streams and idle connections at once, lets requests in flight finish
+  within `GRACE_S`, then cuts the rest.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from typing import cast
 from urllib.parse import unquote
@@ -52,6 +55,15 @@ GRACE_S = 4.0
 
 #: Connections that wait to be accepted: a burst of clients, not a crowd.
 BACKLOG = 1024
+
+#: So many new connections at most, and then others get their turn.
+ACCEPTED_AT_ONCE = 100
+
+#: A client that takes nothing for so long reads no more, or is gone.
+SEND_S = 30.0
+
+#: An answer is sent in pieces of this size: so many in SEND_S is the slowest that a client may be.
+SEND_BYTES = 2**16
 
 
 async def listen(config: Config) -> tuple[list[trio.SocketListener], int]:
@@ -93,6 +105,26 @@ class _Http11(H11Protocol):
                 http_version=request.http_version,
             )
         )
+
+
+class _Stream:
+    """A connection whose sends have an end: Hypercorn shields them, and would wait for ever."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.socket = stream.socket
+        self.receive_some = stream.receive_some
+        self.send_eof = stream.send_eof
+        self.aclose = stream.aclose
+        self._send_all = stream.send_all
+
+    async def send_all(self, data: bytes) -> None:
+        """Raises BrokenResourceError, and closes the socket, where the client takes nothing."""
+        for begin in range(0, max(1, len(data)), SEND_BYTES):
+            with trio.move_on_after(SEND_S) as patience:
+                await self._send_all(memoryview(data)[begin : begin + SEND_BYTES])
+            if patience.cancelled_caught:
+                self.socket.close()
+                raise trio.BrokenResourceError(f"nothing was taken for {SEND_S:g} s")
 
 
 class _Connection(TCPServer):
@@ -141,21 +173,29 @@ async def serve(
     context = WorkerContext(None)
     lane = FastLane(node, keepalive_s=config.keep_alive_timeout, access_log=_access_log(config))
     streams: set[trio.SocketStream] = set()
+    open_in = node.tally.connections
 
     async def connection(stream: trio.SocketStream) -> None:
         unread: bytes | None = b""
         try:
             if node.config.fast_lane:
                 quick = ByteStream.take(stream)
+                open_in["fast"] += 1
                 try:
                     unread = await lane.run(quick)
                 finally:
+                    open_in["fast"] -= 1
                     stream = quick.give()
             if unread is not None:
-                server = _Connection(wrapped, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+                patient = _Stream(stream)
+                server = _Connection(wrapped, config, context, ConnectionState({}), patient)  # type: ignore[arg-type]
                 server.unread = unread
                 streams.add(stream)
-                await server.run()
+                open_in["hypercorn"] += 1
+                try:
+                    await server.run()
+                finally:
+                    open_in["hypercorn"] -= 1
         except* Exception as errors:
             logs.event(logging.DEBUG, "connection.failed", error=repr(errors.exceptions[0]))
         finally:
@@ -171,11 +211,13 @@ async def serve(
 
     async with trio.open_nursery() as stopping:
         stopping.start_soon(lane.look_after)
+        stopping.start_soon(node.loop_delay.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 for listener in listeners:
                     accepting.start_soon(_accept, listener, connection, connections)
                 await stopped()
+                node.begin_stop()
                 accepting.cancel_scope.cancel()
             await context.terminated.set()
             lane.end()
@@ -183,12 +225,45 @@ async def serve(
         stopping.cancel_scope.cancel()
 
 
+class _Listener(trio.abc.Listener[trio.SocketStream]):
+    """Takes all clients that wait, and not one at each turn of the scheduler.
+
+    A turn is as long as a request of each busy connection: with trio's own listener the last of 200
+    clients that come at once would wait for 200 of them, for a second or two.
+    """
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        self._socket = socket.socket(fileno=listener.socket.detach())
+        self._in_a_row = 0
+
+    async def accept(self) -> trio.SocketStream:
+        while True:
+            if self._in_a_row >= ACCEPTED_AT_ONCE:
+                self._in_a_row = 0
+                await trio.lowlevel.checkpoint()
+            self._in_a_row += 1
+            try:
+                connected, _ = self._socket.accept()
+            except BlockingIOError:
+                self._in_a_row = 0
+                await trio.lowlevel.wait_readable(self._socket)
+            except ConnectionError:
+                pass  # it has left already
+            else:
+                connected.setblocking(False)
+                return trio.SocketStream(trio.socket.from_stdlib_socket(connected))
+
+    async def aclose(self) -> None:
+        self._socket.close()
+        await trio.lowlevel.checkpoint()
+
+
 async def _accept(
     listener: trio.SocketListener,
     connection: Callable[[trio.SocketStream], Awaitable[None]],
     connections: trio.Nursery,
 ) -> None:
-    await trio.serve_listeners(connection, [listener], handler_nursery=connections)
+    await trio.serve_listeners(connection, [_Listener(listener)], handler_nursery=connections)
 
 
 def _hypercorn_config() -> HypercornConfig:
@@ -236,7 +311,7 @@ def _sends_are_whole(app: Framework) -> ASGIFramework:
 
     async def shielded(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         async def send_whole(message: ASGISendEvent) -> None:
-            # No deadline here: Hypercorn's own send has none; a stop closes the socket under it.
+            # No deadline here, where Hypercorn's own shield would hide it: `_Stream` has one.
             with trio.CancelScope(shield=True):
                 await send(message)
 

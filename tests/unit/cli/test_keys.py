@@ -342,10 +342,10 @@ def test_watch_json_tells_where_to_go_on(console: Console) -> None:
     ended = console("watch", "--count", "3", "--json", *URLS, answers=always(a=told))
     one = {"type": "change", "deleted": False}
     assert ended.documents == [
-        {**one, "key": "a", "value": 1, "version": V1, "resume": None},
+        {**one, "key": "a", "value": 1, "version": V1, "resume": V1},
         {"type": "reset", "reason": "purged", "resume": None},
-        {**one, "key": "b", "value": None, "version": V2, "resume": None},
-        {**one, "key": "b", "value": 3, "version": version(3), "resume": V2},
+        {**one, "key": "b", "value": None, "version": V2, "resume": V2},
+        {**one, "key": "b", "value": 3, "version": version(3), "resume": version(3)},
     ]
 
 

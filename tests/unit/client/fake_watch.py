@@ -1,7 +1,8 @@
 """A node's `GET /watch`, as small as it can be: an ASGI app over a log of writes.
 
 It tells the latest change of every key after a version, in version order, and ends when it has told
-all that it holds, or wherever its test wants it cut: in the middle of a batch, or of a character.
+all that it holds, or wherever its test wants it cut: in the middle of a batch, or of a character. It
+does not vouch for each version.
 """
 
 from __future__ import annotations
@@ -59,18 +60,27 @@ class FakeWatch:
             after = None
         holds = len(self.log) - self.rng.randint(0, self.lag)
         last = 0
-        for key, (number, value) in sorted(self.latest(holds).items(), key=lambda one: one[1][0]):
-            if number <= (after or 0) or not key.startswith(prefix):
-                continue
+        changes = [
+            (key, number, value)
+            for key, (number, value) in sorted(
+                self.latest(holds).items(), key=lambda one: one[1][0]
+            )
+            if number > (after or 0) and key.startswith(prefix)
+        ]
+        for index, (key, number, value) in enumerate(changes):
             if number != last and last and self.rng.random() < 0.3:
                 told += event("heartbeat", {"version": version(last)})
             shown = {"deleted": True} if value is None else {"value": value}
-            told += event("change", {"key": key, **shown, "version": version(number)}, number)
+            ends = index + 1 == len(changes) or changes[index + 1][1] > number
+            sure = number if ends and self.rng.random() < 0.7 else None
+            told += event("change", {"key": key, **shown, "version": version(number)}, sure)
             last = number
             if self.rng.random() < 0.2:
                 told += ": still here\n\n"
         if holds > 0:
             told += event("heartbeat", {"version": version(max(holds, after or 0))})
+        elif self.rng.random() < 0.5:
+            told += event("heartbeat", {"version": None})
         return told
 
     async def __call__(

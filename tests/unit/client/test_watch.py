@@ -140,15 +140,17 @@ def stream(*events: str, hangs: bool = False) -> Reply:
     return Reply(200, content_type="text/event-stream", content=(body,), hangs=hangs)
 
 
-def change(key: str, number: int) -> str:
-    return event("change", {"key": key, "value": number, "version": version(number)}, number)
+def change(key: str, number: int, *, resume: int | None = None) -> str:
+    """`resume`: where the node says that one can go on from, if it is not this change's version."""
+    data = {"key": key, "value": number, "version": version(number)}
+    return event("change", data, number if resume is None else resume or None)
 
 
 @per_shell
 def test_a_batch_that_a_stream_tells_half_of_is_told_whole(shell: Shell) -> None:
     replies = [
-        stream(change("a", 1), change("b", 2)),
-        stream(change("b", 2), change("c", 2), change("d", 3)),
+        stream(change("a", 1), change("b", 2, resume=0)),
+        stream(change("b", 2, resume=0), change("c", 2), change("d", 3, resume=0)),
     ]
 
     async def scenario(client: Client) -> None:
@@ -172,10 +174,50 @@ def test_what_is_still_to_be_told_is_not_claimed_as_told(shell: Shell) -> None:
             for _ in range(3):
                 await anext(changes)
                 seen.append(changes.version)
-            assert seen == [version(1), version(2), version(3)]
+            assert seen == [version(1), version(3), version(3)]
 
-    many = stream(change("a", 2), change("b", 3), change("c", 4), change("d", 5), hangs=True)
+    many = stream(
+        change("a", 2, resume=0),
+        change("b", 3),
+        change("c", 4, resume=0),
+        change("d", 5),
+        hangs=True,
+    )
     play(shell, scenario, Wire(lambda _: many))
+
+
+@per_shell
+def test_what_a_node_does_not_vouch_for_is_no_place_to_resume_from(shell: Shell) -> None:
+    replies = [
+        stream(change("a", 2, resume=0), change("b", 5, resume=3), change("c", 7, resume=0)),
+        stream(change("z", 4, resume=0), change("b", 5, resume=0), change("c", 7, resume=0)),
+    ]
+
+    async def scenario(client: Client) -> None:
+        async with client.watch(after=version(1)) as changes:
+            told = [await anext(changes) for _ in range(4)]
+            assert [one.key for one in told if isinstance(one, Change)] == ["a", "b", "c", "z"]
+
+    wire = Wire(lambda _: replies.pop(0))
+    play(shell, scenario, wire)
+    assert [asked.query for asked in wire.seen] == [{"after": version(1)}, {"after": version(3)}]
+
+
+@per_shell
+def test_a_node_that_can_tell_nothing_yet_is_alive(shell: Shell) -> None:
+    replies = [
+        stream(event("heartbeat", {"version": None}), change("a", 1)),
+        stream(change("b", 2)),
+    ]
+
+    async def scenario(client: Client) -> None:
+        async with client.watch() as changes:
+            assert await anext(changes) == Change("a", 1, version(1))
+            assert await anext(changes) == Change("b", 2, version(2))
+
+    wire = Wire(lambda _: replies.pop(0))
+    play(shell, scenario, wire)
+    assert wire.seen[1].query == {"after": version(1)}
 
 
 @per_shell
@@ -198,7 +240,7 @@ def test_a_heartbeat_moves_the_version_to_resume_from(shell: Shell) -> None:
 @per_shell
 def test_a_reset_begins_anew(shell: Shell) -> None:
     replies = [
-        stream(event("reset", {"reason": "purged"}), change("a", 1), change("b", 2)),
+        stream(event("reset", {"reason": "purged"}), change("a", 1), change("b", 2, resume=0)),
         stream(change("b", 2), change("c", 3)),
     ]
 
@@ -218,7 +260,7 @@ def test_a_reset_begins_anew(shell: Shell) -> None:
 def test_a_stream_that_is_lost_before_there_is_a_version_to_resume_from_begins_anew(
     shell: Shell,
 ) -> None:
-    replies = [stream(change("a", 1)), stream(change("b", 2))]
+    replies = [stream(change("a", 1, resume=0)), stream(change("b", 2))]
 
     async def scenario(client: Client) -> None:
         async with client.watch() as changes:
@@ -292,7 +334,7 @@ def test_events_of_a_newer_node_are_passed_over(shell: Shell) -> None:
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
 def test_waiting_for_a_change_can_be_cancelled_and_taken_up_again(backend: str) -> None:
     replies = [
-        stream(change("a", 1), change("b", 2), hangs=True),
+        stream(change("a", 1), change("b", 2, resume=0), hangs=True),
         stream(change("b", 2), change("c", 3)),
     ]
     wire = Wire(lambda _: replies.pop(0))

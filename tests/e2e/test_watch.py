@@ -1,0 +1,261 @@
+"""Watching real processes, through restarts, and stops with streams open."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from tests.e2e.cluster import NodeProcess, Nodes, open_nodes, until
+from tests.e2e.test_client import take_over
+from tests.e2e.test_nodes import Load
+from trikv.client import Client, OutcomeUnknown, Reset, SyncClient
+from trikv.version import Version
+
+
+class Curl:
+    """`curl -N`, again and again: it knows ids, and which of two versions is the greater."""
+
+    def __init__(self, node: NodeProcess) -> None:
+        self.node = node
+        self.state: dict[str, Any] = {}
+        self.last_id: str | None = None
+        self.streams = self.resets = 0
+        self.over = threading.Event()
+        self.codes: list[str] = []
+        self._versions: dict[str, Version] = {}
+        self._thread = threading.Thread(target=self._run)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.over.set()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        with httpx.Client(trust_env=False, timeout=httpx.Timeout(1, read=11)) as http:
+            while not self.over.is_set():
+                headers = {} if self.last_id is None else {"last-event-id": self.last_id}
+                try:
+                    with http.stream("GET", f"{self.node.url}/watch", headers=headers) as answer:
+                        if answer.status_code == 200:
+                            self.streams += 1
+                            self._read(answer)
+                except httpx.HTTPError:
+                    pass
+                time.sleep(0.05)
+
+    def _read(self, answer: httpx.Response) -> None:
+        event: dict[str, str] = {}
+        for line in answer.iter_lines():
+            if self.over.is_set():
+                return
+            if line:
+                name, _, text = line.partition(": ")
+                event[name] = text
+            else:
+                self._take(event["event"], json.loads(event["data"]), event.get("id"))
+                event = {}
+
+    def _take(self, kind: str, data: Any, resume: str | None) -> None:
+        if kind == "reset":
+            self.state, self._versions = {}, {}
+            self.resets += 1
+        elif kind == "end":
+            self.codes.append(data["code"])
+        elif kind == "change":
+            key, version = data["key"], Version.parse(data["version"])
+            if key not in self._versions or version > self._versions[key]:
+                self._versions[key] = version
+                if "deleted" in data:
+                    self.state.pop(key, None)
+                else:
+                    self.state[key] = data["value"]
+        if resume is not None:
+            self.last_id = resume or None
+
+
+def restart_leader(nodes: Nodes) -> None:
+    nodes.leader.kill()
+    nodes.restart(nodes.leader)
+    nodes.wait_live(len(nodes.followers))
+
+
+class Writes:
+    """Puts and deletes that go on through restarts."""
+
+    def __init__(self, urls: list[str]) -> None:
+        self.over = threading.Event()
+        self.done = 0
+        self._urls = urls
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        with SyncClient(self._urls, timeout_s=20) as client:
+            while not self.over.is_set():
+                key = f"{'ab'[self.done % 2]}/{self.done % 37}"
+                self.done += 1
+                with suppress(OutcomeUnknown):  # a leader was killed: it is there, or is not
+                    if self.done % 5 == 4:
+                        client.delete(key)
+                    else:
+                        client.put(key, self.done)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def goes_on(self, writes: int = 100) -> None:
+        before = self.done
+        until(lambda: self.done >= before + writes, f"{writes} writes more", 60)
+
+    def stop(self) -> None:
+        self.over.set()
+        self._thread.join(30)
+
+
+def test_curl_resumes_without_a_gap_through_restarts_of_the_leader(tmp_path: Path) -> None:
+    with open_nodes(tmp_path, 2, write_quorum=1, REQUEST_TIMEOUT="1") as nodes:
+        readers = [Curl(node) for node in nodes.all]
+        writes = Writes([node.url for node in nodes.all])
+        try:
+            for start in (*(one.start for one in readers), writes.start):
+                start()
+            for _ in range(3):
+                writes.goes_on()
+                restart_leader(nodes)
+            writes.goes_on()
+            assert nodes.leader.stop() == 0
+            nodes.restart(nodes.leader)
+            writes.goes_on()
+            writes.stop()
+            nodes.wait_live(2)
+            nodes.wait_match()
+            there = nodes.leader.get("/dump")
+            for reader in readers:
+                until(lambda reader=reader: reader.state == there, "the reader knows all")  # type: ignore[misc]
+        finally:
+            writes.over.set()
+            for stop in (*(one.stop for one in readers), writes.stop):
+                stop()
+        at_leader, *at_followers = readers
+        assert at_leader.streams >= 5
+        assert at_leader.codes == ["stopping"]
+        for reader in at_followers:
+            assert (reader.streams, reader.resets) == (1, 0)
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_the_clients_watch_goes_on_through_a_restart_and_a_takeover(
+    tmp_path: Path, backend: str
+) -> None:
+    with open_nodes(tmp_path, 2, write_quorum=1, REQUEST_TIMEOUT="1") as nodes:
+        urls = [node.url for node in nodes.all]
+        state: dict[str, Any] = {}
+        last: dict[str, Version] = {}
+        over = threading.Event()
+        crashed: list[BaseException] = []
+
+        async def watch() -> None:
+            async with Client(urls) as client, client.watch("a/") as changes:
+                async for change in changes:
+                    if isinstance(change, Reset):
+                        state.clear()
+                        last.clear()
+                        continue
+                    assert change.key.startswith("a/")
+                    version = Version.parse(change.version)
+                    assert change.key not in last or version > last[change.key]
+                    last[change.key] = version
+                    if change.deleted:
+                        state.pop(change.key, None)
+                    else:
+                        state[change.key] = change.value
+                    if over.is_set():
+                        return
+
+        def run() -> None:
+            try:
+                anyio.run(watch, backend=backend)
+            except BaseException as error:
+                crashed.append(error)
+
+        thread = threading.Thread(target=run)
+        writes = Writes(urls)
+        try:
+            thread.start()
+            writes.start()
+            writes.goes_on()
+            restart_leader(nodes)
+            writes.goes_on()
+            take_over(nodes)
+            writes.goes_on()
+            nodes.restart(nodes.followers[0])  # the old leader
+            nodes.wait_live(2)
+            nodes.followers[1].kill()
+            writes.goes_on()
+            nodes.restart(nodes.followers[1])
+            writes.goes_on()
+            writes.stop()
+            nodes.wait_match()
+            there = {k: v for k, v in nodes.leader.get("/dump").items() if k.startswith("a/")}
+            until(lambda: state == there or crashed, "the watch knows all")
+        finally:
+            writes.stop()
+            over.set()
+            nodes.leader.put("a/over", 1)
+            thread.join(30)
+        assert not crashed
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("which", ["leader", "follower"])
+def test_a_node_with_open_streams_stops_within_seconds(tmp_path: Path, which: str) -> None:
+    with open_nodes(tmp_path, 1, write_quorum=1) as nodes:
+        node = nodes.leader if which == "leader" else nodes.followers[0]
+        readers = [Curl(node) for _ in range(5)]
+        for reader in readers:
+            reader.start()
+        try:
+            until(lambda: all(reader.streams for reader in readers), "all streams are open")
+            began = time.monotonic()
+            assert node.stop() == 0
+            assert time.monotonic() - began < 4
+        finally:
+            for reader in readers:
+                reader.stop()
+        assert all("stopping" in reader.codes for reader in readers)
+
+
+def test_a_reader_that_does_not_read_holds_up_neither_others_nor_a_stop(tmp_path: Path) -> None:
+    with open_nodes(tmp_path, 1, write_quorum=1) as nodes:
+        for i in range(40):
+            nodes.leader.put(f"big/{i}", "x" * 500_000)
+        deaf = [socket.create_connection(nodes.leader.address) for _ in range(3)]
+        for one in deaf:
+            one.sendall(b"GET /watch HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert one.recv(1) == b"H"
+        reader = Curl(nodes.leader)
+        reader.start()
+        try:
+            until(lambda: len(reader.state) == 40, "one that reads knows all")
+            load = Load(nodes.leader.url)
+            with load.running():
+                load.goes_on(100)
+            assert load.refused() == []
+            began = time.monotonic()
+            assert nodes.leader.stop() == 0
+            assert time.monotonic() - began < 7
+        finally:
+            reader.stop()
+            for one in deaf:
+                one.close()

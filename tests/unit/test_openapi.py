@@ -1,0 +1,164 @@
+"""The description of the API: valid, complete, and what the handlers do."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from openapi_spec_validator import validate
+from trio.testing import MockClock
+
+from tests.answers import check_answer
+from tests.support import call, open_cluster, read_body
+from tests.unit.test_docs import API, text_of
+from trikv import messages
+from trikv.errors import TrikvError
+from trikv.web.described import DESCRIBED
+from trikv.web.exchange import Answer, answer
+from trikv.web.openapi import document, encoded, refusals
+from trikv.web.routes import ROUTES, Route
+
+NAMES = [f"{route.method} {route.path}" for route in ROUTES]
+
+
+def test_it_is_valid() -> None:
+    validate(json.loads(encoded()))
+
+
+def test_every_route_is_described_and_no_other_in_the_order_of_the_table() -> None:
+    assert list(DESCRIBED) == [(route.method, route.path) for route in ROUTES]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=NAMES)
+async def test_every_parameter_of_the_query_is_described(
+    route: Route, autojump_clock: MockClock
+) -> None:
+    """A handler that is asked with an unknown parameter tells those that it knows."""
+    async with open_cluster(1, write_quorum=1) as cluster:
+        follower = next(iter(cluster.followers.values()))
+        node = follower if route.path == "/replicate" else cluster.node
+        given = await call(node, route.method, f"{route.path}?nonsense=1", b"{}", "a")
+        problem = json.loads(await read_body(given))
+    assert problem["code"] == "invalid_parameter"
+    known = problem["detail"].partition("known here: ")[2]
+    described = [one.name for one in DESCRIBED[route.method, route.path].parameters]
+    in_query = [
+        one.name for one in DESCRIBED[route.method, route.path].parameters if one.place == "query"
+    ]
+    assert sorted(known.split(", ") if known else []) == sorted(in_query)
+    assert len(set(described)) == len(described)
+
+
+def test_every_body_is_the_type_that_decodes_it() -> None:
+    bodies = {kind for described in DESCRIBED.values() for kind in described.takes}
+    assert bodies == {
+        messages.PutBody,
+        messages.OperationsBody,
+        messages.BatchBody,
+        messages.PlainBody,
+        messages.PromiseBody,
+        messages.QuorumBody,
+        messages.LagBody,
+        messages.PartitionBody,
+        messages.AdmitBody,
+    }
+    for (method, _), described in DESCRIBED.items():
+        assert not described.takes or method in ("PUT", "POST")
+
+
+def test_every_error_can_be_answered_by_some_route_or_is_about_none() -> None:
+    told = {error.code for described in DESCRIBED.values() for error in refusals(described)}
+    missing = {error.code for error in _all_errors()} - told
+    assert missing == {
+        "method_not_allowed",  # about no route
+        *("refused", "peer_failed", "superseded"),  # never answered
+    }
+
+
+def _all_errors(parent: type[TrikvError] = TrikvError) -> list[type[TrikvError]]:
+    found = []
+    for child in parent.__subclasses__():
+        found += [child] if "code" in vars(child) else []
+        found += _all_errors(child)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_errors_that_the_api_page_tells_of_a_route_are_described(name: str) -> None:
+    section = re.search(rf"^### {re.escape(name)}\n(.*?)(?=^##)", text_of(API), re.M | re.S)
+    assert section is not None
+    told = re.search(r"^Errors: (.*?)\n\n", section[1], re.M | re.S)
+    assert told is not None
+    method, _, path = name.partition(" ")
+    codes = {error.code for error in refusals(DESCRIBED[method, path])}
+    named = set(re.findall(r"`([a-z_]+)`", told[1])) - {"linearizable", "min_version"}
+    assert named <= codes, named - codes
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        (answer({"key": "a", "value": 1}), "required"),
+        (answer({"key": "a", "value": 1, "version": "x"}), "match"),
+        (answer({"key": "a", "value": 1, "version": "1.a-1", "more": 1}), "dditional"),
+        (answer({}, 201), "no such status"),
+        (Answer(b"x", content_type="text/plain"), "promised is"),
+        (Answer(b"{}", 404, content_type="application/problem+json"), "anyOf|required|not valid"),
+    ],
+)
+def test_an_answer_that_is_not_as_described_is_found_out(given: Answer, wrong: str) -> None:
+    check_answer("GET", "/kv/{key}", answer({"key": "a", "value": 1, "version": "1.a-1"}))
+    with pytest.raises(AssertionError, match=wrong):
+        check_answer("GET", "/kv/{key}", given)
+
+
+async def test_it_is_sent_once_to_those_who_have_it(autojump_clock: MockClock) -> None:
+    async with open_cluster(1) as cluster:
+        first = await call(cluster.node, "GET", "/openapi.json")
+        assert (first.status, first.content_type) == (200, "application/json")
+        assert json.loads(await read_body(first)) == json.loads(json.dumps(document()))
+        tag = first.headers["ETag"]
+        again = await call(
+            cluster.node, "GET", "/openapi.json", headers={"if-none-match": f'"x", {tag}'}
+        )
+        assert (again.status, again.body, again.headers["ETag"]) == (304, b"", tag)
+        other = await call(cluster.node, "GET", "/openapi.json", headers={"if-none-match": '"x"'})
+        assert other.status == 200
+
+
+class Page(HTMLParser):
+    """What a page links to, what can be linked to, and what it would fetch or run."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.anchors: list[str] = []
+        self.fetches: list[tuple[str, Any]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        if tag in ("script", "link", "img", "iframe", "object") or "src" in given:
+            self.fetches.append((tag, given))
+        if tag == "a":
+            self.links.append(given["href"] or "")
+        if "id" in given:
+            self.anchors.append(given["id"] or "")
+        assert not any(name.startswith("on") or name == "style" for name in given)
+
+
+async def test_the_page_tells_every_route_and_asks_for_nothing(autojump_clock: MockClock) -> None:
+    async with open_cluster(1) as cluster:
+        given = await call(cluster.node, "GET", "/docs")
+        text = (await read_body(given)).decode()
+    page = Page(text)
+    assert page.fetches == []
+    assert {link for link in page.links if not link.startswith("#")} == {"/openapi.json"}
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.anchors)
+    assert len(set(page.anchors)) == len(page.anchors)
+    for method, path in DESCRIBED:
+        assert f'<span class="method {method}">{method}</span>{path}' in text
+    assert given.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src")

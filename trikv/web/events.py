@@ -1,0 +1,31 @@
+"""`GET /events`: what happens at a node, as server-sent events for those who look at it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from trikv.errors import Overloaded
+from trikv.jsonvalue import encode
+from trikv.node import Node
+from trikv.web import sse
+from trikv.web.exchange import Answer, Request, parameters
+
+
+async def events(node: Node, request: Request) -> Answer:
+    """`GET /events`: the state, then frames (see `trikv.feed`)."""
+    parameters(request)
+    node.feed.check_room()
+    return Answer(
+        _events(node), headers={"Cache-Control": "no-store"}, content_type="text/event-stream"
+    )
+
+
+async def _events(node: Node) -> AsyncIterator[bytes]:
+    try:  # others may have come since it was looked
+        node.feed.check_room()
+    except Overloaded as error:
+        yield sse.event("end", encode({"reason": error.detail}, "event"))
+        return
+    with node.feed.viewing() as viewer:
+        while messages := await viewer.next():
+            yield b"".join(sse.event(name, data) for name, data in messages)

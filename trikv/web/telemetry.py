@@ -1,0 +1,14 @@
+"""What machines ask in order to watch a node."""
+
+from __future__ import annotations
+
+from trikv.metrics import expose
+from trikv.node import Node
+from trikv.web.exchange import Answer, Request, parameters
+
+
+async def metrics(node: Node, request: Request) -> Answer:
+    """`GET /metrics`: in the text format of Prometheus, or in OpenMetrics if `Accept` asks for it."""
+    parameters(request)
+    body, content_type = await expose(node, request.headers.get("accept", ""))
+    return Answer(body, content_type=content_type)

@@ -1,0 +1,139 @@
+// The newest keys, and which replica has their newest version: "=" has it, "≠" does not yet.
+
+import { $, count, el, setAttr, setText, show } from "./dom.js";
+import { ask, saying } from "./api.js";
+import { compareVersions, nameOf } from "./model.js";
+
+const MANY = 10;
+
+export class Keys {
+  constructor(place, heading, model) {
+    this.place = place;
+    this.heading = heading;
+    this.model = model;
+    this.shape = "";
+    this.rows = [];
+  }
+
+  draw() {
+    const { links } = this.model;
+    const keys = [...this.model.keys.values()].sort((one, other) => compareVersions(other.version, one.version));
+    const shape = links.map((link) => `${link.url} ${link.node_id}`).join();
+    if (shape !== this.shape) {
+      this.shape = shape;
+      this.#build(links);
+    }
+    while (this.rows.length < keys.length) this.#addRow(links);
+    let differ = 0;
+    this.rows.forEach((row, index) => {
+      const key = keys[index];
+      show(row.element, Boolean(key));
+      if (key) differ += this.#drawRow(row, key, links);
+    });
+    show(this.table, keys.length > 0);
+    const told = !keys.length ? "nothing written yet"
+      : differ ? `${count(differ)} ${differ === 1 ? "key differs" : "keys differ"}`
+      : keys.length === 1 ? "it is the same everywhere" : "the same everywhere";
+    setText(this.heading, told);
+    setAttr(this.heading, "data-differ", differ > 0);
+  }
+
+  #build(links) {
+    const many = links.length > MANY;
+    const heads = links.map((link, index) =>
+      el("th", { scope: "col", title: nameOf(link) }, many ? headOf(index) : nameOf(link)));
+    this.body = el("tbody");
+    this.table = el("table", { class: `key-table ${many ? "many" : ""}` },
+      el("caption", { class: "hidden" }, "The newest keys, and whether each replica has their newest version"),
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "key"), el("th", { scope: "col", title: "leader" }, many ? "L" : "leader"), ...heads)),
+      this.body);
+    this.rows = [];
+    this.place.replaceChildren(this.table);
+  }
+
+  #addRow(links) {
+    const name = el("th", { scope: "row" });
+    const cells = links.map(() => el("td"));
+    const element = el("tr", {}, name, el("td", { class: "same", title: "the newest version" }, "="), ...cells);
+    this.rows.push({ element, name, cells });
+    this.body.append(element);
+  }
+
+  #drawRow(row, key, links) {
+    if (row.shown !== key) {
+      row.shown = key;
+      setText(row.name, key.deleted ? `${key.name} (deleted)` : key.name);
+      setAttr(row.name, "title", `${key.name}\n${key.version}`);
+    }
+    let differs = 0;
+    links.forEach((link, index) => {
+      const has = this.model.has(key, link);
+      const cell = row.cells[index];
+      differs |= !has;
+      if (cell.has === has) return;
+      cell.has = has;
+      cell.className = has ? "same" : "differs";
+      setText(cell, has ? "=" : "≠");
+    });
+    if (row.differs !== differs) {
+      row.differs = differs;
+      row.element.className = differs ? "row-differs" : "";
+    }
+    return differs;
+  }
+
+  /** Keys that were there before the page: from the leader's own list. */
+  async seed() {
+    try {
+      const { items } = await ask("GET", "kv?limit=500");
+      items.sort((one, other) => compareVersions(one.version, other.version));
+      for (const { key, version } of items.slice(-30)) this.model.noteKey(key, version, false);
+    } catch {
+      // They come as they are written.
+    }
+  }
+}
+
+/** The number of a narrow column: of the first, and of each fifth. */
+function headOf(index) {
+  return index === 0 || (index + 1) % 5 === 0 ? String(index + 1) : "";
+}
+
+/** "Compare all replicas": what the leader finds when it looks at each. */
+export async function compareReplicas(button, place) {
+  if (button.getAttribute("aria-busy") === "true") return;
+  button.setAttribute("aria-busy", "true");
+  setText(button, "Comparing …");
+  try {
+    place.replaceChildren(comparison(await ask("GET", "admin/replica-status")));
+  } catch (problem) {
+    place.replaceChildren(el("p", { class: "problem", role: "alert" }, saying(problem)));
+  } finally {
+    button.removeAttribute("aria-busy");
+    setText(button, "Compare all replicas");
+    show(place, true);
+  }
+}
+
+function comparison({ leader, followers }) {
+  const rows = followers.map((one) => {
+    const keys = one.differing_keys_total ? `${count(one.differing_keys_total)}: ${one.differing_keys.slice(0, 3).join(", ")}${one.differing_keys_total > 3 ? " …" : ""}` : one.differing_keys_total === 0 ? "none" : "–";
+    const found = el("td", { class: `found ${one.status}` }, { match: "= match", mismatch: "≠ mismatch", unreachable: "✕ unreachable" }[one.status] ?? one.status);
+    if (one.error) found.title = one.error;
+    return el("tr", {}, el("th", { scope: "row" }, one.node_id ?? one.url), found,
+      el("td", { class: "number" }, one.records === null ? "–" : count(one.records)),
+      el("td", { class: "digest", title: one.digest ?? "" }, one.digest?.slice(0, 8) ?? "–"),
+      el("td", {}, keys));
+  });
+  const close = el("button", { type: "button", class: "small quiet" }, "close");
+  close.addEventListener("click", () => {
+    show($("compared"), false);
+    $("compare").focus();
+  });
+  const match = followers.filter((one) => one.status === "match").length;
+  return el("div", { class: "scroll" },
+    el("p", { role: "status" }, `${match} of ${followers.length} followers match the leader, at ${new Date().toLocaleTimeString()}. `, close),
+    el("table", { class: "compare-table" },
+      el("thead", {}, el("tr", {}, ...["replica", "compared", "records", "digest", "keys that differ"].map((text) => el("th", { scope: "col" }, text)))),
+      el("tbody", {}, el("tr", {}, el("th", { scope: "row" }, `${leader.node_id} (leader)`), el("td"), el("td", { class: "number" }, count(leader.records)), el("td", { class: "digest", title: leader.digest }, leader.digest.slice(0, 8)), el("td")), ...rows)));
+}
