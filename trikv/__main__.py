@@ -77,7 +77,7 @@ async def run(config: Config) -> None:
         ):
             _say_started(node, port)
             _collect_less()
-            await serve(node, listeners, lambda: anext(signals))
+            await serve(node, listeners, lambda: anext(signals), measure_delay=True)
             logs.info("node.stopping")
     logs.info("node.stopped")
 
