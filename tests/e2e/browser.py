@@ -79,7 +79,9 @@ class Page:
 
     def attribute(self, selector: str, name: str) -> str | None:
         value = self.js(
-            "return document.querySelector(arguments[0])?.getAttribute(arguments[1])", selector, name
+            "return document.querySelector(arguments[0])?.getAttribute(arguments[1])",
+            selector,
+            name,
         )
         return None if value is None else str(value)
 

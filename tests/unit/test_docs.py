@@ -37,8 +37,9 @@ CLIENT = ROOT / "docs" / "client.md"
 CLI = ROOT / "docs" / "cli.md"
 METRICS = ROOT / "docs" / "metrics.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
+TUTORIAL = ROOT / "docs" / "tutorial.md"
 PAGES = [
-    *(README, API, DESIGN, OPERATIONS, CLIENT, CLI, METRICS, PERFORMANCE),
+    *(README, API, DESIGN, OPERATIONS, CLIENT, CLI, METRICS, PERFORMANCE, TUTORIAL),
     ROOT / "CHANGELOG.md",
 ]
 

@@ -330,6 +330,7 @@ async def test_a_bug_is_answered_with_500_and_logged_and_the_node_goes_on(
             patch.setattr(client.node.store, "get", lambda key: 1 / 0)
             answer = await client.ask("GET", "/kv/k")
         assert (answer.status, answer.json()["code"]) == (500, "internal_error")
+        assert answer.headers["content-type"] == "application/problem+json"
         (logged,) = caplog.records
         assert logged.exc_info is not None
         assert isinstance(logged.exc_info[1], ZeroDivisionError)

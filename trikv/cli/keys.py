@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterable
@@ -258,14 +259,14 @@ def watch(setup: Setup, prefix: str, after: str | None, count: int | None) -> Ex
     Ends with Ctrl-C, and then says where to go on.
     """
     output = setup.output
-    seen: list[str | None] = [after]
+    opened: list[Watch] = []
 
     async def work(client: AdminClient) -> ExitCode:
         told = 0
         async with client.watch(prefix, after=after) as changes:
+            opened.append(changes)
             async for change in changes:
                 show_change(output, change, changes)
-                seen[0] = changes.version
                 told += isinstance(change, Change)
                 if told == count:
                     break
@@ -274,9 +275,11 @@ def watch(setup: Setup, prefix: str, after: str | None, count: int | None) -> Ex
     try:
         return ask(setup, work, silent=True)
     except CommandError as error:
-        if error.exit_code is ExitCode.INTERRUPTED and seen[0] is not None:
-            error.hint = f"To go on from here: trikv watch --after {seen[0]}"
-            error.more["resume"] = seen[0]
+        resume = opened[0].version if opened else after
+        if error.exit_code is ExitCode.INTERRUPTED and resume is not None:
+            under = f"--prefix {shlex.quote(prefix)} " if prefix else ""
+            error.hint = f"To go on from here: trikv watch {under}--after {resume}"
+            error.more["resume"] = resume
         raise
 
 

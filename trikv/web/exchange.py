@@ -107,7 +107,7 @@ def failure(node: Node, error: Exception, method: str, path: str) -> Answer:
         **told,
         "request_id": logs.request_id.get(),
     }
-    return Answer(msgspec.json.encode(document), 500)
+    return Answer(msgspec.json.encode(document), 500, content_type=PROBLEM_JSON)
 
 
 def key_of(raw_path: bytes, prefix: bytes) -> str:
