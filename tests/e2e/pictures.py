@@ -76,8 +76,8 @@ def overview(nodes: Nodes, page: Page, target: Path) -> None:
     lag(nodes, 0, 1000)
     wide, narrow = (1280, 1000), (390, 844)
     for name, size, dark in (
-        ("overview_light", wide, False),
-        ("overview_dark", wide, True),
+        ("light", wide, False),
+        ("dark", wide, True),
         ("narrow", narrow, False),
     ):
         page.resize(*size)
@@ -124,7 +124,7 @@ def lag(nodes: Nodes, low: int, high: int) -> None:
     nodes.leader.ask("POST", "/admin/lag", content)
 
 
-class writing:  # noqa: N801 - reads as a statement
+class writing:
     """Writers at work for as long as the block lasts: `at_once` of them, `writes` in all."""
 
     def __init__(self, nodes: Nodes, at_once: int, writes: int) -> None:
