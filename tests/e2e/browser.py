@@ -1,7 +1,7 @@
-"""Debian's Chromium, for the tests of the dashboard: a page as a person has it, and all that it asked for.
+"""Debian's Chromium, for the tests of the dashboard: a page as a person has it, and all it asked for.
 
 One browser serves many tests; each opens its page anew. What a page said on its console, and every
-request that it made, is kept: `Page.check` fails on any error, and on any request to anybody but the node.
+request that it made, is kept: `Page.check` fails on any error, and on a request to anybody but the node.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Page:
         self._command("Emulation.setEmulatedMedia", features=features)
 
     def js(self, script: str, *arguments: Any) -> Any:
-        return self.browser.execute_script(script, *arguments)  # type: ignore[no-untyped-call]
+        return self.browser.execute_script(script, *arguments)
 
     def text(self, selector: str) -> str:
         """The text of the first such element, as it is written; "" if there is none."""
@@ -79,7 +79,9 @@ class Page:
 
     def attribute(self, selector: str, name: str) -> str | None:
         value = self.js(
-            "return document.querySelector(arguments[0])?.getAttribute(arguments[1])", selector, name
+            "return document.querySelector(arguments[0])?.getAttribute(arguments[1])",
+            selector,
+            name,
         )
         return None if value is None else str(value)
 
@@ -161,7 +163,7 @@ class Page:
         path.write_bytes(base64.b64decode(found["data"]))
 
     def _command(self, name: str, **parameters: Any) -> Any:
-        return self.browser.execute_cdp_cmd(name, parameters)  # type: ignore[no-untyped-call]
+        return self.browser.execute_cdp_cmd(name, parameters)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class BusyFeed:
 
     def __call__(self, number: int) -> dict[str, Any]:
         now_us = time.time_ns() // 1000
-        histogram = {"bounds_ms": LATENCY_MS}
+        histogram: dict[str, Any] = {"bounds_ms": LATENCY_MS}
         for what in ("commit", "quorum"):
             histogram[what] = tuple(self._random.randrange(9) for _ in range(len(LATENCY_MS) + 1))
         return {

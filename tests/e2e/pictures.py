@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from tests.e2e.browser import Page, open_page
-from tests.e2e.cluster import Nodes, open_nodes
+from tests.e2e.cluster import NodeProcess, Nodes
 from tests.e2e.fake_feed import BusyFeed, fake_node
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -23,13 +23,12 @@ IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
 def main() -> None:
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
-    with tempfile.TemporaryDirectory() as directory:
-        with open_nodes(Path(directory), WRITE_TIMEOUT="8") as nodes, open_page() as page:
-            seed(nodes)
-            lag(nodes, 0, 1000)
+    with tempfile.TemporaryDirectory() as directory, six_nodes(Path(directory)) as nodes:
+        nodes.start()
+        with open_page() as page:
+            cut_wire(nodes, page, target)
             overview(nodes, page, target)
             waterfall(nodes, page, target)
-            cut_wire(nodes, page, target)
             follower(nodes, page, target)
     with fake_node(BusyFeed(followers=50, writes=12, rate=1000)) as url, open_page() as page:
         page.open(url)
@@ -39,10 +38,49 @@ def main() -> None:
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
+def six_nodes(directory: Path) -> Nodes:
+    """A cluster with the names of the tutorial's."""
+    settings = {"WRITE_QUORUM": "3", "MAX_DELAY_MS": "0", "WRITE_TIMEOUT": "8"}
+    return Nodes(
+        NodeProcess(directory, "node1", ROLE="leader", **settings),
+        [NodeProcess(directory, f"node{number}", ROLE="follower") for number in range(2, 7)],
+    )
+
+
+def cut_wire(nodes: Nodes, page: Page, target: Path) -> None:
+    """A wire that is cut, the keys that its replica lacks, and how it catches up."""
+    lag(nodes, 0, 200)
+    nodes.leader.put("greeting", "hello again")
+    nodes.wait_match()
+    page.resize(1280, 900)
+    page.open(nodes.leader.url)
+    page.js("for (const e of document.querySelectorAll('.side, .waterfall, footer')) e.remove()")
+    page.js("document.querySelector('main').style.gridTemplateColumns = '900px'")
+    page.js("document.querySelector('main').style.justifyContent = 'center'")
+    nodes.leader.ask("POST", "/admin/partition", {"follower": "node5", "cut": True})
+    for number in range(1, 4):
+        nodes.leader.put(f"color/{number}", "red")
+    time.sleep(1.2)
+    page.resize(940, 724)
+    page.picture(target / "ui_cut.png")
+    lag(nodes, 600, 2500)
+    nodes.leader.ask("POST", "/admin/partition", {"follower": "node5", "cut": False})
+    page.until(lambda: page.count(".card-of[data-state='syncing']") == 1, "it is syncing")
+    time.sleep(0.3)
+    page.picture(target / "ui_catch_up.png")
+    nodes.wait_live(5)
+
+
 def overview(nodes: Nodes, page: Page, target: Path) -> None:
     """Writes on their way, in light and dark, wide and narrow."""
-    for name, width, dark in (("light", 1280, False), ("dark", 1280, True), ("narrow", 390, False)):
-        page.resize(width, 1000 if width > 400 else 844)
+    lag(nodes, 0, 1000)
+    wide, narrow = (1280, 1000), (390, 844)
+    for name, size, dark in (
+        ("light", wide, False),
+        ("dark", wide, True),
+        ("narrow", narrow, False),
+    ):
+        page.resize(*size)
         page.prefer(dark=dark)
         page.open(nodes.leader.url)
         with writing(nodes, 5, 30):
@@ -55,7 +93,7 @@ def waterfall(nodes: Nodes, page: Page, target: Path) -> None:
     """A write that waits above ones with late acknowledgements."""
     page.resize(1280, 1000)
     page.open(nodes.leader.url)
-    for number in range(4):
+    for number in range(5):
         nodes.leader.put(f"user/{number}", number)
     time.sleep(1.2)
     with writing(nodes, 1, 1):
@@ -63,32 +101,14 @@ def waterfall(nodes: Nodes, page: Page, target: Path) -> None:
         page.picture(target / "ui_waterfall.png", clip=".waterfall")
 
 
-def cut_wire(nodes: Nodes, page: Page, target: Path) -> None:
-    """A wire that is cut, keys that one replica lacks, and how it catches up."""
-    lag(nodes, 0, 200)
-    nodes.leader.ask("POST", "/admin/partition", {"follower": "follower5", "cut": True})
-    for number in range(6):
-        nodes.leader.put(f"order/{number}", number)
-    time.sleep(0.8)
-    page.picture(target / "ui_cut.png", clip=".topology")
-    page.picture(target / "ui_keys.png", clip=".keys")
-    lag(nodes, 600, 2500)
-    nodes.leader.ask("POST", "/admin/partition", {"follower": "follower5", "cut": False})
-    page.until(lambda: page.count(".card-of[data-state='syncing']") == 1, "it is syncing")
-    time.sleep(0.15)
-    page.picture(target / "ui_catch_up.png", clip=".topology")
-    nodes.wait_live(5)
-    lag(nodes, 0, 1000)
-
-
 def follower(nodes: Nodes, page: Page, target: Path) -> None:
     """A read that is stale, and one that waits."""
-    node = nodes.followers[0]
+    node = nodes.followers[1]
     nodes.leader.put("greeting", "hello")
     nodes.wait_match()
-    slow = {"min_delay_ms": 1500, "max_delay_ms": 1500, "follower": "follower1"}
+    slow = {"min_delay_ms": 1500, "max_delay_ms": 1500, "follower": node.name}
     nodes.leader.ask("POST", "/admin/lag", slow)
-    page.resize(1280, 900)
+    page.resize(1280, 700)
     page.open(node.url)
     version = nodes.leader.put("greeting", "hello again").json()["version"]
     page.click("#read-form [type=submit]")
@@ -99,17 +119,12 @@ def follower(nodes: Nodes, page: Page, target: Path) -> None:
     page.picture(target / "ui_follower.png")
 
 
-def seed(nodes: Nodes) -> None:
-    for key in ("greeting", "user/0", "user/1", "user/2", "user/3", "cart/17", "cart/18"):
-        nodes.leader.put(key, "a value")
-
-
 def lag(nodes: Nodes, low: int, high: int) -> None:
     content = {"min_delay_ms": low, "max_delay_ms": high}
     nodes.leader.ask("POST", "/admin/lag", content)
 
 
-class writing:  # noqa: N801 - reads as a statement
+class writing:
     """Writers at work for as long as the block lasts: `at_once` of them, `writes` in all."""
 
     def __init__(self, nodes: Nodes, at_once: int, writes: int) -> None:

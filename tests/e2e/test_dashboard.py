@@ -428,7 +428,8 @@ def test_all_is_done_with_the_keyboard_alone(page: Page, nodes: Nodes) -> None:
 def test_every_control_has_a_name(page: Page) -> None:
     nameless = page.js(
         "return [...document.querySelectorAll('button, input, select, textarea, progress')].filter("
-        "e => !(e.hidden || e.ariaLabel || e.labels?.length || e.textContent.trim())).map(e => e.outerHTML)"
+        "e => !(e.hidden || e.ariaLabel || e.labels?.length || e.textContent.trim()))"
+        ".map(e => e.outerHTML)"
     )
     assert nameless == []
 

@@ -124,7 +124,9 @@ def test_the_page_has_no_script_or_style_of_its_own() -> None:
     assert "<style" not in index
     assert re.findall(r"\s(?:style|on\w+)=", index) == []
     for name in FILES:
-        assert not re.search(r"\beval\(|new Function|innerHTML|insertAdjacentHTML|outerHTML", text_of(name))
+        assert not re.search(
+            r"\beval\(|new Function|innerHTML|insertAdjacentHTML|outerHTML", text_of(name)
+        )
 
 
 def test_every_id_that_a_script_looks_for_is_on_the_page_and_only_once() -> None:

@@ -1,8 +1,8 @@
 """The table of all routes: method, path, handler, and how large a body may be.
 
-`{key}` stands for the rest of the path, decoded and checked as a key; `{file}` for the rest as it is. The
-server binds this table, the in-memory network of the tests looks paths up in it, and the documentation
-is tested against it.
+`{key}` stands for the rest of the path, decoded and checked as a key; `{file}` for the rest as it is.
+The server binds this table, the in-memory network of the tests looks paths up in it, and the
+documentation is tested against it.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ export class Topology {
       svg("rect", { x: -9, y: -8, width: 18, height: 16 }),
       svg("path", { d: "M-7 6 -2 -6M2 6 7 -6" }));
     const [labelX, labelY] = pointOn(at, at.labelAt);
-    const label = svg("text", { class: "wire-label", x: labelX, y: labelY - 8 });
+    const label = svg("text", { class: "wire-label", x: labelX, y: labelY + (at.y2 > at.y1 + 5 ? 17 : -8) });
     const load = svg("g", { class: "load", transform: `translate(${midX} ${midY})` },
       svg("rect", { x: -21, y: -9, width: 42, height: 18, rx: 9 }),
       svg("text", { x: 0, y: 4 }));
