@@ -102,6 +102,7 @@ QUERIES: Mapping[str, Sequence[str]] = {
     "GET /health": ["ready"],
     "GET /metrics": [],
     "GET /events": [],
+    **{f"GET /{name}": [] for name in ("ui", "ui/{file}", "openapi.json", "docs")},
     "GET /admin/replica-status": ["data"],
     **{
         name: []
