@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from functools import partial
 
 import trio
 
@@ -87,7 +88,8 @@ async def run(config: Config, stop_at_eof: bool = False) -> None:
         ):
             _say_started(node, port)
             _collect_less()
-            await serve(node, listeners, lambda: _asked_to_stop(signals, stop_at_eof))
+            stopped = partial(_asked_to_stop, signals, stop_at_eof)
+            await serve(node, listeners, stopped, measure_delay=True)
             logs.info("node.stopping")
     logs.info("node.stopped")
 

@@ -63,6 +63,9 @@ RETRY_AFTER_S = 5
 #: A viewer's message: the kind of event, and its data as JSON.
 Message = tuple[str, str]
 
+#: Confirmed, unconfirmed and refused writes; latencies of commits, of quorums: since the start.
+Counts = tuple[list[int], list[int], list[int]]
+
 
 class _Seen:
     """One write, as far as it was shown."""
@@ -85,6 +88,8 @@ class _Seen:
             "began_ms": began_ms,
         }
         self._shown: tuple[object, ...] = ()
+        self.new = True
+        """Whether there was no frame since it was seen."""
 
     @property
     def changed(self) -> bool:
@@ -117,6 +122,7 @@ class Viewer:
         self._frames: deque[str] = deque()
         self._lost = 0
         self._needs_all = True
+        self._counted = feed.counted  # what it was told of: frames tell what is more
         self._news = trio.Event()
         self._ended = False
 
@@ -129,10 +135,13 @@ class Viewer:
             if self._needs_all:
                 lost, self._lost, self._needs_all = self._lost, 0, False
                 told = [("lost", f'{{"frames":{lost}}}')] if lost else []
-                return [*told, ("state", self._feed.state())]
+                state = self._feed.state(self._counted)
+                self._counted = self._feed.counted
+                return [*told, ("state", state)]
             if self._frames:
                 frames = [("frame", frame) for frame in self._frames]
                 self._frames.clear()
+                self._counted = self._feed.counted
                 return frames
             self._news = trio.Event()
             await self._news.wait()
@@ -164,8 +173,9 @@ class Feed:
         self._wanted = trio.Event()
         self._numbers = count(1)
         self._recent: deque[_Seen] = deque()
-        self._left_out = 0
-        self._counted: tuple[list[int], list[int], list[int]] | None = None
+        self._new = 0  # writes since the last frame
+        self.counted: Counts | None = None
+        """What had been counted at the last frame."""
         self._last: dict[str, Any] = {}
         self._last_at = 0.0
 
@@ -183,6 +193,7 @@ class Feed:
     @contextmanager
     def viewing(self) -> Iterator[Viewer]:
         """One viewer more, inside."""
+        self._look()
         viewer = Viewer(self)
         self._viewers.add(viewer)
         self._wanted.set()
@@ -200,7 +211,6 @@ class Feed:
         """Make frames while somebody looks. Runs until it is cancelled."""
         while True:
             await self._wanted.wait()
-            self._look()
             while self._viewers:
                 await trio.sleep(FRAME_S)
                 self._look()
@@ -213,42 +223,45 @@ class Feed:
         leader = self._node.leader
         if leader is not None and leader.seen is None:
             leader.seen = self._saw
-            self._counted = _counts(leader)
+            self.counted = _counts(leader)
 
     def _look_away(self) -> None:
         if self._node.leader is not None:
             self._node.leader.seen = None
         self._recent.clear()
-        self._left_out = 0
+        self._new = 0
 
     def _saw(self, version: Version, records: Sequence[Record], write: Write) -> None:
         """The leader has committed a write."""
         if len(self._recent) >= RECENT_WRITES:
-            self._left_out += self._recent.popleft().changed
+            self._recent.popleft()
+        self._new += 1
         began_ms = self._now_us() / 1000 - write.elapsed_ms()
         self._recent.append(_Seen(next(self._numbers), version, records, write, began_ms))
 
-    def state(self) -> str:
-        """All that there is to see now, encoded."""
+    def state(self, counted: Counts | None) -> str:
+        """All that there is to see, encoded, for one who knows of what was counted up to then."""
         writes = [seen.show() for seen in self._recent]
-        return _encoded(
-            self._facts() | {"writes": writes, "writes_left_out": 0} | _told(None, None)
-        )
+        news = {"writes": writes, "writes_left_out": 0} | _told(counted, self.counted)
+        return _encoded(self._facts() | news)
 
     def _tell(self) -> None:
         """A frame for all, if there is anything new or it was quiet for long."""
         changed = [seen for seen in self._recent if seen.changed]
         shown = changed[-FRAME_WRITES:]
-        left_out, self._left_out = self._left_out + len(changed) - len(shown), 0
+        left_out = self._new - sum(seen.new for seen in shown)
+        self._new = 0
+        for seen in self._recent:
+            seen.new = False
         facts = self._facts()
-        before, self._counted = self._counted, _counts(self._node.leader)
+        before, self.counted = self.counted, _counts(self._node.leader)
         now = trio.current_time()
-        quiet = not changed and not left_out and before == self._counted
+        quiet = not changed and not left_out and before == self.counted
         if quiet and _lasting(facts) == self._last and now - self._last_at < QUIET_S:
             return
         self._last, self._last_at = _lasting(facts), now
         writes = [seen.show() for seen in shown]
-        news = {"writes": writes, "writes_left_out": left_out} | _told(before, self._counted)
+        news = {"writes": writes, "writes_left_out": left_out} | _told(before, self.counted)
         frame = _encoded(facts | news)
         for viewer in self._viewers:
             viewer.offer(frame)
@@ -329,8 +342,7 @@ def _lasting(facts: dict[str, Any]) -> dict[str, Any]:
     return facts | {"at_ms": 0, "leader": leader, "follower": follower}
 
 
-def _counts(leader: Leader | None) -> tuple[list[int], list[int], list[int]] | None:
-    """Confirmed, unconfirmed and refused writes; latencies of commits, of quorums: since the start."""
+def _counts(leader: Leader | None) -> Counts | None:
     if leader is None:
         return None
     tally = leader.tally
@@ -345,12 +357,13 @@ def _counts(leader: Leader | None) -> tuple[list[int], list[int], list[int]] | N
 
 
 def _told(
-    before: tuple[list[int], list[int], list[int]] | None,
-    now: tuple[list[int], list[int], list[int]] | None,
+    before: Counts | None,
+    now: Counts | None,
 ) -> dict[str, Any]:
-    """What was counted between the two."""
-    if before is None or now is None:
-        before = now = ([0] * 3, [0] * (len(LATENCY_MS) + 1), [0] * (len(LATENCY_MS) + 1))
+    """What was counted between the two; without a first one, before the node led, nothing was."""
+    nothing = ([0] * 3, [0] * (len(LATENCY_MS) + 1), [0] * (len(LATENCY_MS) + 1))
+    now = now or nothing
+    before = before or nothing
     outcomes, commit, quorum = (
         [after - earlier for earlier, after in zip(*pair, strict=True)]
         for pair in zip(before, now, strict=True)

@@ -196,7 +196,7 @@ REQUESTS = [
 
 @asynccontextmanager
 async def open_lane(
-    config: Config, *, fast: bool = True
+    config: Config, *, fast: bool = True, measure_delay: bool = False
 ) -> AsyncIterator[tuple[Node, int, trio.Event]]:
     """A lone node on a real socket, its port, and what stops its server."""
     config = replace(config, fast_lane=fast)
@@ -204,7 +204,8 @@ async def open_lane(
     stop = trio.Event()
     async with open_memory_node(config, MemoryNetwork(), "http://lone") as node:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(serve, node, listeners, stop.wait))
+            serving = partial(serve, node, listeners, stop.wait, measure_delay=measure_delay)
+            nursery.start_soon(serving)
             yield node, port, stop
             stop.set()
 

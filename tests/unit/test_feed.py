@@ -142,6 +142,8 @@ async def test_a_frame_is_bounded_and_says_what_it_leaves_out(autojump_clock: Mo
             newest = [f"key{index}" for index in range(writes - FRAME_WRITES, writes)]
             assert [write["key"] for write in told["writes"]] == newest
             assert told["writes_left_out"] == writes - FRAME_WRITES
+            told = await until(viewer, lambda told: told["writes"])  # older ones, which had to wait
+            assert told["writes_left_out"] == 0
 
 
 async def test_with_nothing_new_there_is_a_frame_now_and_then(autojump_clock: MockClock) -> None:
@@ -186,10 +188,14 @@ async def test_a_viewer_that_takes_nothing_loses_frames_is_told_and_gets_the_sta
             assert lost[0] == "lost"
             assert json.loads(lost[1])["frames"] > VIEWER_FRAMES
             assert state[0] == "state"
-            keys = [write["key"] for write in json.loads(state[1])["writes"]]
+            told = json.loads(state[1])
+            keys = [write["key"] for write in told["writes"]]
             assert keys == [f"key{index}" for index in range(VIEWER_FRAMES + 5)]
+            assert told["counts"]["confirmed"] == VIEWER_FRAMES + 5  # what the lost ones told
+            assert sum(told["histogram"]["quorum"]) == VIEWER_FRAMES + 5
             await put(cluster.node, "after", 1)
-            await until(slow, shows(key="after"))  # it goes on like any other
+            told = await until(slow, shows(key="after"))  # it goes on like any other
+            assert told["counts"]["confirmed"] == 1
 
 
 async def test_where_nobody_looks_nothing_is_kept(autojump_clock: MockClock) -> None:

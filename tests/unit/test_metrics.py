@@ -497,7 +497,7 @@ def test_requests_are_counted_in_either_lane(fast: bool) -> None:
 
 def test_the_loops_delay_is_measured_where_a_node_is_served() -> None:
     async def main() -> None:
-        async with open_lane(LEADER) as (node, _, _):
+        async with open_lane(LEADER, measure_delay=True) as (node, _, _):
             await trio.sleep(10)
             assert (await scrape(node))["trikv_event_loop_delay_seconds_count"] >= 30
 
