@@ -345,8 +345,10 @@ def test_the_page_recovers_when_its_node_is_killed_and_started_again(
     assert "trying again" in page.text("#connection")
     nodes.restart(nodes.leader)
     page.until(lambda: page.text("#connection") == "live", "it is live again")
+    nodes.wait_live(5)
+    page.until(lambda: page.attribute("body", "data-role") == "leader", "and shows that it leads")
     page.until(lambda: page.count(".card-of[data-state='live']") == 5, "and knows all wires")
-    nodes.leader.put("after", 1)
+    assert nodes.leader.put("after", 1).status_code == 200
     page.until(lambda: page.count(row("after")) == 1, "and sees writes")
     page.check("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_RESET")
 

@@ -102,6 +102,7 @@ QUERIES: Mapping[str, Sequence[str]] = {
     "GET /health": ["ready"],
     "GET /metrics": [],
     "GET /events": [],
+    **{f"GET /{name}": [] for name in ("ui", "ui/{file}", "openapi.json", "docs")},
     "GET /admin/replica-status": ["data"],
     **{
         name: []
@@ -164,7 +165,7 @@ def requests(draw: st.DrawFn, route: Route) -> Asked:
     name = f"{route.method} {route.path}"
     method = draw(often(st.just(route.method), st.sampled_from(METHODS)))
     key = _escaped(draw(often(fuzz.key_texts, fuzz.odd_texts)))
-    target = route.path.replace("{key}", key)
+    target = route.path.replace("{key}", key).replace("{file}", "app.js")
     known = QUERIES.get(name, list(PARAMETERS))
     pairs = []
     for parameter in draw(st.lists(st.sampled_from(known), max_size=2)) if known else ():
@@ -348,6 +349,10 @@ def check_answer(asked: Asked, answer: Answered) -> str | None:
         assert kind is not None
         assert kind.startswith(("text/plain", "application/openmetrics-text"))
         return None
+    if answer.status in (200, 304) and asked.target.startswith((b"/ui", b"/docs")):
+        assert kind is not None
+        assert kind.startswith("text/")
+        return None
     assert answer.status == 200 or "x-request-id" in answer.headers
     content = fuzz.decoded(answer.body)
     if answer.status == 200 or (answer.status == 503 and content.get("status") == "ok"):
@@ -377,6 +382,7 @@ def listed_for(asked: Asked) -> set[str]:
     """The codes that the documents list for the route that it came to."""
     path = asked.target.partition(b"?")[0].decode()
     path = "/kv/{key}" if path.startswith("/kv/") else path
+    path = "/ui/{file}" if path.startswith("/ui/") else path
     method = asked.method.upper().replace("HEAD", "GET")
     return LISTED.get(f"{method} {path}", set())
 

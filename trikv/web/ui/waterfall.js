@@ -79,14 +79,17 @@ export class Waterfall {
       }
     }
     const fresh = [...this.model.writes.values()].filter((write) => write.id > this.lastId);
+    const sampled = this.model.rate() > ROWS;
     for (const write of fresh) {
+      const last = this.rows.at(-1);
+      const full = this.rows.length >= ROWS && now - last.since < STAY_MS;
+      if (full && !sampled) break; // it has its turn when the oldest row has stayed long enough
       this.lastId = Math.max(this.lastId, write.id);
+      if (full) continue;
       if (this.rows.length < ROWS) {
         this.#add(this.#build(), write, now);
         continue;
       }
-      const last = this.rows.at(-1);
-      if (now - last.since < STAY_MS) continue;
       if (last.element === document.activeElement) continue;
       this.rows.pop();
       this.#add(last, write, now);
