@@ -830,3 +830,26 @@ async def test_a_client_that_leaves_is_forgotten(autojump_clock: MockClock) -> N
             assert answer.status == 200
             assert answer.headers["cache-control"] == "no-store"
         assert len(client.node.watches) == 0
+
+
+async def test_a_place_that_is_not_sure_yet_gives_way_to_no_later_one(
+    autojump_clock: MockClock,
+) -> None:
+    """Or under a steady load there would never be one to resume from."""
+    async with open_cluster(2, write_quorum=1) as cluster:
+        await put(cluster.node, "a", 1)
+        await until(lambda: cluster.leader.confirmed is not None)
+        watching = trikv.watch.Watch(cluster.node)
+        first = cluster.leader.confirmed
+        assert first is not None
+        soon, later, far = (
+            first._replace(timestamp_us=first.timestamp_us + us) for us in (1, 2, 10**12)
+        )
+        assert not watching._make_sure(first, soon)  # a page, while that was the newest in the map
+        assert not watching._make_sure(later, far)
+        assert watching._resume is None
+        await trio.sleep(1)
+        await put(cluster.node, "a", 2)
+        await until(lambda: (cluster.leader.confirmed or first) > later)
+        assert not watching._make_sure(far, far)
+        assert watching._resume == first
