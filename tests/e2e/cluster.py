@@ -207,11 +207,11 @@ class Nodes:
         self.wait_live(len(self.followers))
 
     def wait_live(self, links: int, timeout_s: float = 30) -> None:
-        until(
-            lambda: self.leader.get("/health")["live_links"] == links,
-            f"{links} live links",
-            timeout_s,
-        )
+        def is_live() -> bool:
+            told = self.leader.get("/health")
+            return bool(told["leads"]) and told["live_links"] == links
+
+        until(is_live, f"{links} live links of a leader that leads", timeout_s)
 
     def statuses(self) -> list[str]:
         """match, mismatch or unreachable, for each follower."""

@@ -137,7 +137,8 @@ def test_a_reader_that_has_enough_ends_a_list_without_a_word(tmp_path: Path) -> 
             operations = [
                 {"op": "put", "key": f"{number}/{i:04}", "value": "x" * 100} for i in range(1000)
             ]
-            nodes.leader.ask("POST", "/batch", {"operations": operations})
+            answer = nodes.leader.ask("POST", "/batch", {"operations": operations})
+            assert answer.status_code == 200, answer.text
         command = " ".join([*TRIKV, "list", "--all", "--url", nodes.leader.url])
         done = subprocess.run(
             ["bash", "-c", f"{command} | head -1; echo ${{PIPESTATUS[0]}}"],
