@@ -99,8 +99,12 @@ class _Seen:
         write = self.write
         return (write.decided.is_set(), write.trace.quorum_ms, write.deliveries)
 
-    def show(self) -> dict[str, Any]:
+    def in_frame(self) -> dict[str, Any]:
+        """Shown to all: it has changed again once it looks different from now."""
         self._shown = self._look()
+        return self.show()
+
+    def show(self) -> dict[str, Any]:
         trace = self.write.trace
         confirmed = self.write.confirmed_by is not None
         refused = "unconfirmed" if self.write.decided.is_set() else "pending"
@@ -260,7 +264,7 @@ class Feed:
         if quiet and _lasting(facts) == self._last and now - self._last_at < QUIET_S:
             return
         self._last, self._last_at = _lasting(facts), now
-        writes = [seen.show() for seen in shown]
+        writes = [seen.in_frame() for seen in shown]
         news = {"writes": writes, "writes_left_out": left_out} | _told(before, self.counted)
         frame = _encoded(facts | news)
         for viewer in self._viewers:

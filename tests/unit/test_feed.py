@@ -92,6 +92,17 @@ async def test_a_write_is_shown_from_its_commit_to_its_last_acknowledgement(
             assert [link["watermark_us"] for link in told["leader"]["links"]] == [issued_us] * 3
 
 
+async def test_one_who_comes_takes_no_change_from_the_others(autojump_clock: MockClock) -> None:
+    async with open_cluster(1, write_quorum=1) as cluster:
+        with cluster.node.feed.viewing() as viewer:
+            await first(viewer)
+            await trio.sleep(2 * FRAME_S)
+            await put(cluster.node, "a", 1)
+            with cluster.node.feed.viewing() as another:  # before there was a frame of it
+                assert shows(key="a", ended=True)(await first(another))
+            await until(viewer, shows(key="a", ended=True))
+
+
 async def test_what_was_counted_is_told_once(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
