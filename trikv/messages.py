@@ -398,11 +398,14 @@ def encode_batch(
 ) -> bytes:
     """A batch of encoded records as a request body."""
     head = f'{{"leader":{msgspec.json.encode(leader).decode()},"epoch":"{epoch}",'
-    for name, value in (("follower", follower), ("watermark", watermark), ("floor", floor)):
+    for name, value in (
+        ("follower", follower),
+        ("watermark", watermark),
+        ("floor", floor),
+        ("confirmed", confirmed),
+    ):
         if value is not None:
             head += f'"{name}":"{value}",'
-    if confirmed is not None:
-        head += f'"confirmed":"{confirmed}",'
     if established:
         head += '"established":true,'
     return (f'{head}"records":[' + ",".join(records) + "]}").encode()
