@@ -16,10 +16,10 @@ from trikv import errors, messages
 from trikv.errors import TrikvError
 from trikv.messages import MAX_BATCH_OPERATIONS
 from trikv.node import SCAN_RECORDS
+from trikv.web.exchange import JSON
 from trikv.web.kv import LIST_KEYS, MAX_LIST_KEYS, MAX_READ_TIMEOUT_MS, READ_TIMEOUT_MS
 from trikv.web.schemas import COUNT, TEXT, VERSION, Schema, one_of, ref
 
-JSON = "application/json"
 STREAM = "text/event-stream"
 
 

@@ -53,11 +53,13 @@ class Answer:
 Handler = Callable[[Node, Request], Awaitable[Answer]]
 
 
-def has_already(request: Request, tag: str) -> bool:
-    """Whether the client says, with `If-None-Match`, that it holds what has this tag."""
+def unless_held(request: Request, answer: Answer) -> Answer:
+    """An answer with an `ETag`; 304 for a client that says, with `If-None-Match`, that it has it."""
     asked = request.headers.get("if-none-match", "").split(",")
     tags = [one.strip().removeprefix("W/") for one in asked]
-    return tag in tags or tags == ["*"]
+    if answer.headers["ETag"] in tags or tags == ["*"]:
+        return Answer(b"", 304, answer.headers, answer.content_type)
+    return answer
 
 
 def answer(content: Any, status: int = 200, **headers: str) -> Answer:

@@ -15,8 +15,8 @@ from typing import Any
 
 from trikv.node import Node
 from trikv.web.described import DESCRIBED, Described
-from trikv.web.exchange import Answer, Request, has_already, parameters
-from trikv.web.openapi import PROBLEM, document, encoded
+from trikv.web.exchange import PROBLEM_JSON, Answer, Request, parameters, unless_held
+from trikv.web.openapi import document, encoded
 from trikv.web.schemas import Schema
 
 _STYLE = """
@@ -52,23 +52,29 @@ h4 { margin: 1rem 0 .25rem; color: var(--soft); font-size: .9rem; }
 async def openapi(node: Node, request: Request) -> Answer:
     """`GET /openapi.json`"""
     parameters(request)
-    tag = f'"{blake2b(encoded(), digest_size=12).hexdigest()}"'
-    headers = {"ETag": tag, "Cache-Control": "no-cache"}
-    if has_already(request, tag):
-        return Answer(b"", 304, headers)
-    return Answer(encoded(), headers=headers)
+    return unless_held(request, _openapi())
 
 
 async def docs(node: Node, request: Request) -> Answer:
     """`GET /docs`"""
     parameters(request)
+    return _docs()
+
+
+@cache
+def _openapi() -> Answer:
+    tag = f'"{blake2b(encoded(), digest_size=12).hexdigest()}"'
+    return Answer(encoded(), headers={"ETag": tag, "Cache-Control": "no-cache"})
+
+
+@cache
+def _docs() -> Answer:
     style = b64encode(sha256(_STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'"
     headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
     return Answer(page(), headers=headers, content_type="text/html; charset=utf-8")
 
 
-@cache
 def page() -> bytes:
     """The whole page, in UTF-8."""
     told = document()
@@ -155,9 +161,9 @@ def _answer(status: str, response: dict[str, Any]) -> str:
     kinds = [
         f"{escape(kind)}: {_kind(content['schema'])}"
         for kind, content in response["content"].items()
-        if kind != PROBLEM
+        if kind != PROBLEM_JSON
     ]
-    problem = response["content"].get(PROBLEM)
+    problem = response["content"].get(PROBLEM_JSON)
     if problem is not None:
         schemas = problem["schema"].get("anyOf", [problem["schema"]])
         kinds.append(", ".join(_kind(schema) for schema in schemas))

@@ -22,11 +22,10 @@ import msgspec
 
 from trikv import __version__, errors, messages
 from trikv.errors import TrikvError
-from trikv.web.described import ALWAYS, DESCRIBED, HEADERS, JSON, Described, Parameter
+from trikv.web.described import ALWAYS, DESCRIBED, HEADERS, Described, Parameter
+from trikv.web.exchange import JSON, PROBLEM_JSON
 from trikv.web.identity import MAX_REQUEST_ID
 from trikv.web.schemas import COMPONENTS, EXTRA, KEY, TEXT, Schema, constant, fields, ref
-
-PROBLEM = "application/problem+json"
 
 _REF = "#/components/schemas/{name}"
 _ANSWERS = (
@@ -122,7 +121,7 @@ def _responses(described: Described) -> dict[str, Any]:
         known = responses.setdefault(str(status), {"description": "", "content": {}})
         known["description"] = ", ".join(f"`{code}`" for code in codes)
         known["headers"] = _headers(*(["Retry-After"] if "overloaded" in codes else []))
-        known["content"][PROBLEM] = {"schema": schema}
+        known["content"][PROBLEM_JSON] = {"schema": schema}
     return responses
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from trikv.errors import NoSuchRoute
 from trikv.jsonvalue import clip
 from trikv.node import Node
-from trikv.web.exchange import Answer, Request, has_already, parameters
+from trikv.web.exchange import Answer, Request, parameters, unless_held
 
 _INDEX = "index.html"
 
@@ -69,7 +69,4 @@ def _file(name: str, request: Request) -> Answer:
     parameters(request)
     if name not in FILES:
         raise NoSuchRoute(f"there is no {clip(f'/ui/{name}')}")
-    file = FILES[name]
-    if has_already(request, file.headers["ETag"]):
-        return Answer(b"", 304, file.headers, file.content_type)
-    return file
+    return unless_held(request, FILES[name])
