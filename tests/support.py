@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,14 +19,17 @@ import trio
 import trio.testing
 
 from tests.answers import check_answer
-from trikv.committer import run_inline
+from trikv.committer import Committer, run_inline
 from trikv.config import Config
 from trikv.errors import PeerFailed, TrikvError
+from trikv.follower import Follower
 from trikv.lag import LagRange
 from trikv.leader import Leader
 from trikv.node import Node, open_node
+from trikv.state import NodeState
 from trikv.store import Store
 from trikv.transport import Reply
+from trikv.version import Epoch, Version
 from trikv.web.exchange import Answer, Request, problem, query_of
 from trikv.web.routes import ROUTES
 
@@ -72,6 +75,22 @@ async def put(node: Node, key: str, value: Any, query: str = "") -> tuple[int, d
 
 async def dump(node: Node) -> Any:
     return msgspec.json.decode(await read_body(await call(node, "GET", "/dump")))
+
+
+@asynccontextmanager
+async def open_follower(epoch: Epoch) -> AsyncIterator[Follower]:
+    """A follower in memory, by itself, established in that epoch, at timestamp 5."""
+    with closing(Store.open(None)) as store:
+        state = NodeState(
+            "n1", "one", "c", promised=epoch, established=epoch, watermark=Version(epoch, 5)
+        )
+        with store.transaction():
+            store.set_state(state)
+        committer = Committer(store, run_inline)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(committer.run)
+            yield Follower(committer, state)
+            committer.close()
 
 
 @dataclass

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import closing
 
 import msgspec
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trikv.committer import Committer, run_inline
+from tests.support import open_follower
 from trikv.configuration import KEY
 from trikv.errors import InvalidBody, StaleEpoch, WrongNode
 from trikv.follower import Follower
 from trikv.messages import Batch, LeaderName, decode_replicate
 from trikv.state import NodeState
-from trikv.store import Store
 from trikv.version import NO_EPOCH, Epoch, Record, Version
 
 BOSS = LeaderName("boss")
@@ -24,19 +22,9 @@ EPOCH = Epoch(3, "a")
 
 
 @pytest.fixture
-async def follower(autojump_clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[Follower]:
-    """A follower in memory, established in EPOCH, at timestamp 5."""
-    with closing(Store.open(None)) as store:
-        state = NodeState(
-            "n1", "one", "c", promised=EPOCH, established=EPOCH, watermark=Version(EPOCH, 5)
-        )
-        with store.transaction():
-            store.set_state(state)
-        committer = Committer(store, run_inline)
-        nursery.start_soon(committer.run)
-        yield Follower(committer, state)
-        committer.close()
-        await wait_all_tasks_blocked()
+async def follower(autojump_clock: MockClock) -> AsyncIterator[Follower]:
+    async with open_follower(EPOCH) as follower:
+        yield follower
 
 
 @pytest.mark.parametrize("instance", ["", "n 1", "N1", "a" * 33, "é"])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.simulation.fleet import open_fleet
-from tests.support import open_cluster, put, until
+from tests.support import open_cluster, open_follower, put, until
 from trikv.committer import Committer, run_inline
 from trikv.follower import Follower
 from trikv.leader import Leader
@@ -118,19 +118,9 @@ async def test_what_came_before_this_leadership_is_confirmed_once_enough_are_bro
 
 
 @pytest.fixture
-async def follower(autojump_clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[Follower]:
-    """A follower in memory, established in EPOCH, at timestamp 5."""
-    with closing(Store.open(None)) as store:
-        state = NodeState(
-            "n1", "one", "c", promised=EPOCH, established=EPOCH, watermark=Version(EPOCH, 5)
-        )
-        with store.transaction():
-            store.set_state(state)
-        committer = Committer(store, run_inline)
-        nursery.start_soon(committer.run)
-        yield Follower(committer, state)
-        committer.close()
-        await wait_all_tasks_blocked()
+async def follower(autojump_clock: MockClock) -> AsyncIterator[Follower]:
+    async with open_follower(EPOCH) as follower:
+        yield follower
 
 
 def at(us: int, epoch: Epoch = EPOCH) -> Version:
