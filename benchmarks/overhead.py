@@ -15,6 +15,7 @@ import threading
 import time
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.resp import percentile
 from benchmarks.workloads import KEYS, VALUE_BYTES, key_name, make_value
 
 TIMEOUT_S = 60.0
@@ -62,14 +63,7 @@ def measure_overhead(
     if failures:
         raise BenchmarkError(f"writes under lag: {failures[0]}")
     return {
-        "light_overhead_p50_ms": quantile(at_client, 0.5),
-        "light_overhead_p99_ms": quantile(at_client, 0.99),
-        "leader_overhead_p50_ms": quantile(at_leader, 0.5),
-        "leader_overhead_p99_ms": quantile(at_leader, 0.99),
+        f"{where}_overhead_p{share}_ms": round(percentile(sorted(found), share), 3)
+        for where, found in (("light", at_client), ("leader", at_leader))
+        for share in (50, 99)
     }
-
-
-def quantile(values: list[float], part: float) -> float:
-    """The value that so large a part of all does not exceed, to 1 µs."""
-    ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, int(part * len(ordered)))], 3)

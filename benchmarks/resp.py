@@ -21,10 +21,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.dialects import RedisDialect
 from benchmarks.fleet import HOST
 from benchmarks.load import Load
+
+N = TypeVar("N", int, float)
 
 RECEIVE_BYTES = 65_536
 
@@ -56,7 +59,7 @@ def corrected(latencies_us: Sequence[int], expected_us: int) -> list[int]:
     return sorted(found)
 
 
-def percentile(ordered: Sequence[int], share: float) -> int:
+def percentile(ordered: Sequence[N], share: float) -> N:
     """The value below which so many hundredths lie; 0 if there is none."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * share / 100))] if ordered else 0
 
