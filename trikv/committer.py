@@ -14,6 +14,9 @@ How it works. One task takes the first change that waits, drains what else has q
 runs them in one transaction in a worker thread. While it waits for the disk, the next group gathers:
 the slower the disk, the larger the groups. No timer is needed.
 
+Every now and then the store wants a checkpoint: it runs between two groups, in the thread whatever the
+disk is like. It says nothing of how quick a commit is.
+
 How blocking work is run is a parameter (`RunBlocking`): simulated time and threads do not mix. A real
 node runs its commits as its disk allows (`RunByDisk`).
 """
@@ -110,10 +113,14 @@ def _nothing_more(result: object) -> None:
 
 
 class Committer:
-    def __init__(self, store: Store, run_blocking: RunBlocking) -> None:
+    def __init__(
+        self, store: Store, run_blocking: RunBlocking, run_checkpoint: RunBlocking | None = None
+    ) -> None:
+        """Commits by `run_blocking`, checkpoints by `run_checkpoint`; by default by the same."""
         self.tally = CommitTally()
         self._store = store
         self._run_blocking = run_blocking
+        self._run_checkpoint = run_checkpoint or run_blocking
         self._waiting: deque[_Waiting] = deque()  # each of them is a caller: that is its bound
         self._wake = trio.Event()
         self._closed = False
@@ -160,6 +167,8 @@ class Committer:
                 began = trio.current_time()
                 await self._commit_group(group)
                 self.tally.committed(most, trio.current_time() - began)
+                if self._store.checkpoint_is_due():
+                    await self._run_checkpoint(self._store.checkpoint)
         finally:
             self._closed = True
             for waiting in (*group, *self._waiting):

@@ -226,7 +226,7 @@ async def open_node(
     """
     rng = rng or random.SystemRandom()
     try:
-        committer = Committer(store, run_commits or run_blocking)
+        committer = Committer(store, run_commits or run_blocking, run_blocking)
         async with trio.open_nursery() as services:
             services.start_soon(committer.run)
             async with trio.open_nursery() as wires:

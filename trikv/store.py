@@ -11,6 +11,9 @@ Rules
 - One node at a time has a directory open.
 - What goes wrong with the database while it is read is StorageFailed; inside a transaction it is left
   to the committer.
+- The write-ahead log is written back into the database (a *checkpoint*) between transactions, by
+  `checkpoint`, once about `CHECKPOINT_PAGES` pages are in it: it takes as long as many commits do, and
+  whoever commits decides where it runs. Should the log grow much longer, SQLite does it by itself.
 - A read sees committed data only, and holds no transaction open after it returns, so that a long scan
   (which is many short pages) never holds back SQLite's checkpoints.
 
@@ -26,7 +29,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -42,6 +45,13 @@ FILE_NAME = "trikv.sqlite3"
 LOCK_NAME = "lock"  # a database too, and empty: SQLite's locks work alike on every system
 APPLICATION_ID = 0x74726B76  # "trkv": tells our files from other programs'
 FORMAT = 1
+
+#: Pages in the write-ahead log that make a checkpoint due: SQLite's own measure.
+CHECKPOINT_PAGES = 1_000
+
+#: SQLite's default size of a page, and how many a transaction writes beside its records.
+_DATABASE_PAGE_BYTES = 4_096
+_FIXED_PAGES = 2
 
 _SCHEMA = """
 CREATE TABLE records (
@@ -125,6 +135,7 @@ class Store:
 
     def __init__(self, path: Path | None, durability: Durability) -> None:
         self.path = path
+        self._log_pages = 0  # about so many, at most, since the last checkpoint
         self._lock = None if path is None else _lock(path.with_name(LOCK_NAME))
         self._connections: list[sqlite3.Connection] = []
         self.purged = NO_VERSION
@@ -170,6 +181,7 @@ class Store:
         connection.execute("PRAGMA journal_mode = WAL")
         level = "FULL" if durability == "fsync" else "NORMAL"
         connection.execute(f"PRAGMA synchronous = {level}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {4 * CHECKPOINT_PAGES}")
         connection.execute("PRAGMA fullfsync = ON")  # macOS: else data stays in the drive
         if new:
             connection.executescript(
@@ -221,15 +233,32 @@ class Store:
         try:
             yield
             self._writer.execute("COMMIT")
+            self._log_pages += _FIXED_PAGES
         except BaseException:
             self.state, self.purged = before
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
 
+    def checkpoint_is_due(self) -> bool:
+        """Whether the log has grown so long that it should be written back."""
+        return self._log_pages >= CHECKPOINT_PAGES and self.path is not None
+
+    def checkpoint(self) -> None:
+        """Write the log back into the database: not inside a transaction.
+
+        Where it fails nothing is lost, as all of it is in the log: it is tried again later.
+        """
+        self._log_pages = 0
+        with suppress(sqlite3.Error):
+            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     def merge(self, records: Iterable[Record]) -> None:
         """Merge records into the map: each stays only if it wins over what is there."""
-        self._writer.executemany(_MERGE, map(_row, records))
+        rows = [*map(_row, records)]
+        self._writer.executemany(_MERGE, rows)
+        # One page of the map and one of the index for each, where their keys lie far apart.
+        self._log_pages += 2 * len(rows) + sum(len(row[1]) for row in rows) // _DATABASE_PAGE_BYTES
 
     def set_state(self, state: NodeState) -> None:
         """What the node knows of itself from now on. Raises AssertionError if it contradicts itself."""

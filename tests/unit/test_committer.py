@@ -28,7 +28,7 @@ from trikv.committer import (
     run_inline,
 )
 from trikv.errors import NotFound, NotReady, StaleEpoch, StorageFailed
-from trikv.store import FILE_NAME, Store
+from trikv.store import CHECKPOINT_PAGES, FILE_NAME, Store
 from trikv.version import Epoch, Record, Version
 
 T = TypeVar("T")
@@ -396,6 +396,47 @@ async def test_commits_run_in_a_thread_until_the_disk_was_quick_for_long() -> No
     clock.took_s = 0
     assert here not in [await run(clock.work) for _ in range(TRUSTED)]
     assert await run(clock.work) == here
+
+
+async def test_checkpoints_run_apart_between_groups_and_commits_wait_for_them(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    began, may_end = trio.Event(), trio.Event()
+    checkpoints: list[object] = []
+
+    async def slowly(work: Callable[[], T]) -> T:
+        began.set()
+        await may_end.wait()
+        checkpoints.append(work)
+        return work()
+
+    with closing(Store.open(tmp_path, "fsync")) as store:
+        committer = Committer(store, Disk(), slowly)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(committer.run)
+            await committer.commit(put("a"))
+            assert not began.is_set()
+
+            def many(store: Store) -> None:
+                store.merge(
+                    [
+                        Record(f"{i}", "1", Version(Epoch(1, "a"), 2))
+                        for i in range(CHECKPOINT_PAGES)
+                    ]
+                )
+
+            await committer.commit(many)  # who waits for a commit does not wait for the checkpoint
+            await began.wait()
+            assert store.checkpoint_is_due()
+            nursery.start_soon(committer.commit, put("b"))
+            await wait_all_tasks_blocked()
+            assert store.get("b") is None
+            may_end.set()
+            await wait_all_tasks_blocked()
+            assert store.get("b") is not None
+            assert checkpoints == [store.checkpoint]
+            assert not store.checkpoint_is_due()
+            committer.close()
 
 
 async def test_a_disk_that_refuses_quickly_is_quick_and_its_error_is_passed_on() -> None:

@@ -20,7 +20,16 @@ from tests.unit.strategies import close_epochs, close_records, close_versions, k
 from trikv.errors import SettingError, StorageFailed
 from trikv.messages import RESERVED_PREFIX
 from trikv.state import NodeState
-from trikv.store import APPLICATION_ID, EMPTY_DIGEST, FILE_NAME, FORMAT, LOCK_NAME, Store, digest_of
+from trikv.store import (
+    APPLICATION_ID,
+    CHECKPOINT_PAGES,
+    EMPTY_DIGEST,
+    FILE_NAME,
+    FORMAT,
+    LOCK_NAME,
+    Store,
+    digest_of,
+)
 from trikv.version import NO_EPOCH, NO_VERSION, PLAIN_EPOCH, Epoch, Record, Version, wins
 
 EPOCH = Epoch(1, "a")
@@ -454,6 +463,56 @@ def test_no_read_leaves_a_transaction_open_that_holds_back_checkpoints(
         (busy, _, _) = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     assert busy == 0
     assert (tmp_path / f"{FILE_NAME}-wal").stat().st_size == 0
+
+
+@pytest.mark.parametrize(("batch", "size"), [(1, 100), (20, 100), (1, 50_000), (1_000, 100)])
+def test_a_checkpoint_is_due_before_the_log_grows_long_and_empties_it(
+    on_disk: Store, batch: int, size: int
+) -> None:
+    keys = random.Random(7)
+    timestamp_us = 0
+    for _ in range(3):
+        while not on_disk.checkpoint_is_due():
+            timestamp_us += 1
+            key = keys.randrange(100_000)
+            value = f'"{"x" * size}"'
+            some = [record(f"{key + 7 * i}", timestamp_us, value) for i in range(batch)]
+            merge(on_disk, some)
+        assert on_disk.path is not None
+        length = on_disk.path.with_name(f"{FILE_NAME}-wal").stat().st_size
+        assert length < 3 * CHECKPOINT_PAGES * 4096
+        on_disk.checkpoint()
+        assert not on_disk.checkpoint_is_due()
+        merge(on_disk, [record("k", timestamp_us)])
+        with closing(sqlite3.connect(on_disk.path)) as other:
+            _, logged, written_back = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        assert logged == written_back < 10  # it began again from its start
+
+
+def test_a_checkpoint_that_is_held_back_loses_nothing_and_is_made_up_for(
+    on_disk: Store, tmp_path: Path
+) -> None:
+    some = [record(f"k{i:04}", i) for i in range(CHECKPOINT_PAGES)]
+    with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM records").fetchall()  # it sees the log as it is now
+        merge(on_disk, some)
+        assert on_disk.checkpoint_is_due()
+        on_disk.checkpoint()
+        assert not on_disk.checkpoint_is_due()
+        assert held(on_disk) == some
+        merge(on_disk, [record("k0000", CHECKPOINT_PAGES)])
+    on_disk.checkpoint()
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
+        _, logged, written_back = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    assert logged == written_back
+    with on_disk.transaction():
+        on_disk.checkpoint()  # SQLite refuses it inside a transaction
+
+
+def test_a_store_in_memory_has_no_log(memory: Store) -> None:
+    merge(memory, [record(f"k{i:04}", i) for i in range(CHECKPOINT_PAGES)])
+    assert not memory.checkpoint_is_due()
 
 
 # -- digests --------------------------------------------------------------------------------------------
