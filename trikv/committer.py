@@ -112,12 +112,18 @@ def _nothing_more(result: object) -> None:
     pass
 
 
+def _nothing_to_do() -> None:
+    pass
+
+
 class Committer:
     def __init__(
         self, store: Store, run_blocking: RunBlocking, run_checkpoint: RunBlocking | None = None
     ) -> None:
         """Commits by `run_blocking`, checkpoints by `run_checkpoint`; by default by the same."""
         self.tally = CommitTally()
+        self.after: Callable[[], None] = _nothing_to_do
+        """Called when all of a group have heard what became of them. It must not wait, nor raise."""
         self._store = store
         self._run_blocking = run_blocking
         self._run_checkpoint = run_checkpoint or run_blocking
@@ -188,6 +194,7 @@ class Committer:
             group[0].error = StorageFailed(f"this node could not commit: {error}")
         for waiting in group:
             waiting.end()
+        self.after()
 
     def _apply(self, group: Sequence[_Waiting]) -> None:
         with self._store.transaction():

@@ -29,9 +29,10 @@ import msgspec
 import trio
 
 from trikv import __version__
+from trikv.delivery import Write
 from trikv.errors import Overloaded
 from trikv.follower import Follower
-from trikv.leader import Leader, Write
+from trikv.leader import Leader
 from trikv.leadership import Leadership
 from trikv.tally import CONFIRMED, LATENCY_MS
 from trikv.version import Record, Version
@@ -97,7 +98,7 @@ class _Seen:
 
     def _look(self) -> tuple[object, ...]:
         write = self.write
-        return (write.decided.is_set(), write.trace.quorum_ms, write.deliveries)
+        return (write.decided.is_set(), write.quorum_ms, write.out)
 
     def in_frame(self) -> dict[str, Any]:
         """Shown to all: it has changed again once it looks different from now."""
@@ -113,7 +114,7 @@ class _Seen:
             "commit_ms": _rounded(trace.commit_ms),
             "quorum_ms": _rounded(trace.quorum_ms),
             "outcome": "confirmed" if confirmed else refused,
-            "ended": self.write.deliveries == 0,
+            "ended": self.write.out == 0,
             "followers": [[_rounded(one.lag_ms), _rounded(one.ack_ms)] for one in trace.followers],
         }
 

@@ -51,6 +51,11 @@ class SimulatedLag:
             for index, url in enumerate(self.of)
         }
 
+    @property
+    def is_on(self) -> bool:
+        """Whether any follower has some."""
+        return any(lag.max_delay_ms > 0 for lag in self.of.values())
+
     def set(self, lag: LagRange, follower: str | None = None) -> None:
         """Change the range of one follower, or of all, whatever single ones had."""
         if follower is None:

@@ -24,14 +24,16 @@ What it does not know: HTTP, how a link brings records across, how it came to le
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence, Set
 from functools import partial
 from typing import TypeVar
 
 import trio
 
-from trikv import logs
+from trikv import logs, pace
 from trikv.committer import Committer
+from trikv.delivery import Confirmed, Delivery, Leg, Write, together
 from trikv.errors import (
     InvalidParameter,
     NotEnoughFollowers,
@@ -47,10 +49,9 @@ from trikv.link import Link
 from trikv.operations import Operation
 from trikv.parcel import Encoded
 from trikv.patience import Patience
-from trikv.quorum import AckCount, Voters, all_met_by
+from trikv.quorum import Voters, all_met_by
 from trikv.store import Store
 from trikv.tally import WriteTally
-from trikv.trace import Confirmed, FollowerTrace, Trace
 from trikv.version import Epoch, Record, Version, VersionClock
 from trikv.watermark import Issued
 
@@ -63,37 +64,13 @@ FRAME_BYTES = 100
 RETRY_AFTER_S = 1
 
 
-class Write:
-    """One write on its way: who has acknowledged it, and which deliveries have not ended."""
-
-    def __init__(self, voters: Sequence[Voters], records: int = 0, size: int = 0) -> None:
-        self.records, self.size = records, size
-        """What links will be asked to take."""
-        self.count = AckCount(voters, ())
-        """By those in force when its version was issued; of all followers, once it is with the links."""
-        self.began = trio.current_time()
-        self.trace = Trace()
-        self.deliveries = 0
-        self.decided = trio.Event()
-        """Set: it is confirmed, or cannot be any more."""
-        self.confirmed_by: int | None = None
-        """How many followers had acknowledged it when it was confirmed."""
-
-    def elapsed_ms(self) -> float:
-        return (trio.current_time() - self.began) * 1000
-
-    def decide(self) -> None:
-        """See whether there is an outcome by now."""
-        if self.count.met and self.confirmed_by is None:
-            self.confirmed_by = self.count.acks
-            self.trace.quorum_ms = self.elapsed_ms()
-        if self.count.met or self.deliveries == 0:
-            self.decided.set()
-
-
 def name_of(link: Link) -> str:
     """A follower's node id, or its URL as long as it has not told."""
     return link.node_id or link.url
+
+
+def _no_lag_ms(follower: str) -> float:
+    return 0.0
 
 
 class _Refused(TrikvError):
@@ -145,10 +122,18 @@ class Leader:
         self._stopping = False
         self._ended = False
         self._coming_records = self._coming_bytes = 0  # of writes that are being committed
+        self._hurried: set[Link] = set()
+        self._hurried_until = -math.inf
         self._progress = trio.Event()
         self._awaited = False
         self._confirmed_us = -1
-        self._writes: dict[Version, Write] = {}  # those that are still being delivered
+        self._committed: list[
+            tuple[Write, Encoded, Version, Sequence[Record]]
+        ] = []  # of this group
+        self._deliveries: dict[
+            int, Delivery
+        ] = {}  # those that are out, by the timestamps of writes
+        committer.after = self._fan_out
 
     @property
     def epoch(self) -> Epoch:
@@ -199,6 +184,21 @@ class Leader:
     def live_links(self) -> int:
         return sum(link.live for link in self.links)
 
+    def spare(self, link: Link) -> bool:
+        """Whether no quorum waits for this link: see `pace`.
+
+        With simulated lag none is spare, as it is to be seen whose delay was the longest; nor with
+        quorum 0: what nobody confirms should not stay here alone for longer than it must.
+        """
+        if (now := trio.current_time()) >= self._hurried_until:
+            self._hurried_until = now + pace.PAUSE_S
+            live = [one for one in self.links if one.live]
+            if self.lag.is_on or self.write_quorum == 0:
+                self._hurried = set(live)
+            else:
+                self._hurried = pace.hurried(live, self._hurried, name_of, self.enough)
+        return link not in self._hurried
+
     def stop(self) -> None:
         """Take no more writes; those in flight go on."""
         self._stopping = True
@@ -235,7 +235,7 @@ class Leader:
         except BaseException as error:
             self.tally.failed(error)
             raise
-        self.tally.confirmed(confirmed.trace.quorum_ms or 0.0, operations)
+        self.tally.confirmed(confirmed.write.quorum_ms or 0.0, operations)
         return confirmed
 
     async def _write(self, operations: Sequence[Operation]) -> Confirmed:
@@ -316,12 +316,12 @@ class Leader:
         self.patience.limit(write.decided)
         await write.decided.wait()
         if write.confirmed_by is None:
-            raise self._not_met(write.count, version)
-        return Confirmed(version, records, write.confirmed_by, write.trace)
+            raise self._not_met(write, version)
+        return Confirmed(version, records, write.confirmed_by, write)
 
-    def _not_met(self, count: AckCount, version: Version) -> QuorumNotMet:
+    def _not_met(self, write: Write, version: Version) -> QuorumNotMet:
         """The outcome of a write that may be confirmed yet."""
-        acks, required = count.acks, max(voters.write_quorum for voters in count.voters)
+        acks, required = write.acks, max(voters.write_quorum for voters in write.voters)
         when = "before this node stopped" if self._stopping else "in time"
         return QuorumNotMet(
             f"{acks} of {required} required followers confirmed the write {when}; "
@@ -352,14 +352,14 @@ class Leader:
         def then(records: Sequence[Record] | None) -> None:
             self._coming_records -= write.records
             self._coming_bytes -= write.size
-            write.trace.commit_ms = commit_ms = write.elapsed_ms()
+            write.commit_ms = write.elapsed_ms()
             if records:
-                self.tally.commit_ms.observe(commit_ms)
-                self._fan_out(Encoded(records, version.timestamp_us), version, write)
-                if self.seen is not None:
-                    self.seen(version, records, write)
-            self._issued.resolve(version.timestamp_us)
-            self.progress()
+                self.tally.commit_ms.observe(write.commit_ms)
+                content = Encoded.of(records, version.timestamp_us)
+                self._committed.append((write, content, version, records))
+            else:
+                self._issued.resolve(version.timestamp_us)
+                self.progress()
 
         self._coming_records += write.records
         self._coming_bytes += write.size
@@ -375,53 +375,68 @@ class Leader:
         version, _ = await self.commit(make, Write(self.in_force))
         return version
 
-    def _fan_out(self, content: Encoded, version: Version, write: Write) -> None:
-        """Send one write to all followers. Goes on after its answer has left; nothing waits here."""
-        write.count = AckCount(write.count.voters, map(name_of, self.links))
-        parcels = [(link, link.accept(content)) for link in self.links]
-        for link, parcel in parcels:
-            step = FollowerTrace(link.url, link.node_id, self.lag.draw_ms(link.url))
-            write.trace.followers.append(step)
+    def _fan_out(self) -> None:
+        """Send what was committed together to all followers. Goes on after the answers have left."""
+        if not self._committed:
+            return
+        group, self._committed = self._committed, []
+        contents = ((write, content) for write, content, _, _ in group)
+        for writes, content in together(contents, apart=self.lag.is_on):
+            self._deliver(writes, content)
+        for write, content, version, records in group:
+            if self.seen is not None:
+                self.seen(version, records, write)
+            for timestamp_us in content.timestamps_us:
+                self._issued.resolve(timestamp_us)
+        self.progress()
+
+    def _deliver(self, writes: Sequence[Write], content: Encoded) -> None:
+        lag_of = self.lag.draw_ms if self.lag.is_on else _no_lag_ms
+        legs = [Leg(link.url, link.node_id, lag_of(link.url)) for link in self.links]
+        delivery = Delivery(writes, legs)
+        parcels = [link.accept(content) for link in self.links]
+        for link, leg, parcel in zip(self.links, legs, parcels, strict=True):
             if parcel is not None:
-                write.deliveries += 1
-                parcel.told = partial(self._told, version, write, link, step)
-        if write.deliveries > 0:
-            self._writes[version] = write
-        write.decide()
-        for (link, parcel), step in zip(parcels, write.trace.followers, strict=True):
+                delivery.out += 1
+                parcel.told = partial(self._told, delivery, content, link, leg)
+        if delivery.out > 0:
+            for timestamp_us in content.timestamps_us:
+                self._deliveries[timestamp_us] = delivery
+        delivery.decide()
+        for link, leg, parcel in zip(self.links, legs, parcels, strict=True):
             if parcel is None:
                 continue
-            if step.lag_ms > 0 and not self._stopping:  # the nursery may be closed by then
-                self.nursery.start_soon(link.send_after, step.lag_ms / 1000, parcel)
+            if leg.lag_ms > 0 and not self._stopping:  # the nursery may be closed by then
+                self.nursery.start_soon(link.send_after, leg.lag_ms / 1000, parcel)
             else:
                 link.send(parcel)
         if self._ended:
-            write.decided.set()
+            delivery.give_up()
 
     def _told(
-        self, version: Version, write: Write, link: Link, step: FollowerTrace, counts: bool
+        self, delivery: Delivery, content: Encoded, link: Link, leg: Leg, counts: bool
     ) -> None:
-        """What became of one write on its way to one follower."""
-        write.deliveries -= 1
+        """What became of a delivery to one follower."""
+        delivery.out -= 1
         if counts:
-            step.node_id = link.node_id
-            step.ack_ms = write.elapsed_ms()
-            link.tally.ack_ms.observe(step.ack_ms)
-            write.count.add(name_of(link))
-        write.decide()
-        if write.deliveries == 0:
-            del self._writes[version]
+            now = delivery.acknowledged(leg, link.node_id)
+            for write in delivery.writes:
+                link.tally.ack_ms.observe((now - write.began) * 1000)
+        delivery.decide()
+        if delivery.out == 0:
+            for timestamp_us in content.timestamps_us:
+                del self._deliveries[timestamp_us]
         self.progress()
 
     async def drained(self) -> None:
         """Wait until nothing is on its way any more; at the end nobody waits for an outcome."""
         try:
-            while self._writes:
+            while self._deliveries:
                 await self.until_progress()
         finally:
             self._ended = True
-            for write in self._writes.values():
-                write.decided.set()
+            for delivery in self._deliveries.values():
+                delivery.give_up()
 
     # -- reads --------------------------------------------------------------------------------------
 
@@ -464,9 +479,9 @@ class Leader:
 
     def holders(self, version: Version) -> set[str]:
         """The followers that are known to hold a committed write, or newer records of its keys."""
-        write = self._writes.get(version)
-        acknowledged = set() if write is None else write.count.acked
         below = version.epoch != self.epoch  # such a one was there when this epoch began
+        delivery = None if below else self._deliveries.get(version.timestamp_us)
+        acknowledged = set() if delivery is None else delivery.count.acked
         return acknowledged | {
             name_of(link)
             for link in self.links

@@ -141,6 +141,9 @@ class Leadership:
     def progress(self) -> None:
         self.leader.progress()
 
+    def spare(self, link: Link) -> bool:
+        return self.leader.spare(link)
+
     def superseded(self, why: str) -> None:
         self.leader.superseded(why)
 

@@ -15,6 +15,7 @@ Rules
 - A link has one follower, a follower one link: an answer from a node that answered elsewhere, or from
   another than before, is no acknowledgement. (Addresses are handed on: of two containers that start
   again each may get the other's, and a node that is counted twice makes a quorum of too few.)
+- A link that no quorum waits for (see `pace`) pauses for `PAUSE_S` after each request.
 - At the first failed request the link is down, and every record on it has failed. None is lost: the
   map is the log, and a link that comes up again reads from it what the follower lacks.
 - The outbox is bounded, in records and bytes, counting those that still wait out their simulated lag.
@@ -45,7 +46,7 @@ from typing import NamedTuple, Protocol
 
 import trio
 
-from trikv import handshake, logs
+from trikv import handshake, logs, pace
 from trikv.errors import PeerFailed, Superseded, TrikvError, first_leaf
 from trikv.lag import Wires
 from trikv.messages import (
@@ -155,6 +156,10 @@ class Host(Protocol):
         """Raises PeerFailed if this node can't be the link's follower."""
         ...
 
+    def spare(self, link: Link) -> bool:
+        """Whether no quorum waits for this link."""
+        ...
+
     def superseded(self, why: str) -> None:
         """A follower has promised a higher epoch: this leadership is over."""
         ...
@@ -209,6 +214,7 @@ class Link:
         self._posted = trio.Event()  # set: a request has been begun
         self._answered = trio.Event()
         self._posted_at = 0.0
+        self._answer_s = 0.0  # how long the last ones took, in the mean
         self._quiet_since = math.inf  # when the last one ended; infinity: one is in flight
         self._behind = trio.Event()  # set: a record was turned away, the map must be read again
         self._undecided: list[Parcel] = []  # acknowledged while syncing
@@ -243,6 +249,13 @@ class Link:
         return 0.0
 
     @property
+    def slowness_s(self) -> float:
+        """How long its requests took of late, or the one in flight up to now if that is more."""
+        if self._quiet_since < math.inf:
+            return self._answer_s
+        return max(self._answer_s, trio.current_time() - self._posted_at)
+
+    @property
     def rate_records_s(self) -> float:
         """Records acknowledged per second, of late."""
         self._forget_old_rates()
@@ -264,7 +277,7 @@ class Link:
     # -- for the leader -----------------------------------------------------------------------------
 
     def accept(self, content: Encoded) -> Parcel | None:
-        """Take a committed write on its way; None if the link is not up, or its outbox full."""
+        """Take committed writes on their way; None if the link is not up, or its outbox full."""
         if self._state not in (LinkState.SYNCING, LinkState.LIVE):
             return None
         # The session may not have noticed yet that it is cut.
@@ -277,7 +290,8 @@ class Link:
         self._held[parcel] = None
         self._held_records += content.records
         self.held_bytes += content.size
-        self._outstanding.add(content.timestamp_us)
+        for timestamp_us in content.timestamps_us:
+            self._outstanding.add(timestamp_us)
         return parcel
 
     def has_room(self, records: int, size: int) -> bool:
@@ -288,7 +302,7 @@ class Link:
         )
 
     def send(self, parcel: Parcel) -> None:
-        """Bring an accepted write to the follower; `parcel.told` hears whether it counts.
+        """Bring what was accepted to the follower; `parcel.told` hears whether it counts.
 
         False means "not acknowledged", not "will never arrive".
         """
@@ -400,7 +414,7 @@ class Link:
                 await trio.sleep(self._page_lag_s())
             for records in (page.newer, page.older):
                 if records:
-                    await self._send_page(Parcel(Encoded(records)))
+                    await self._send_page(Parcel(Encoded.of(records)))
                     sent += len(records)
             if page.older is not None and not page.older:
                 return resolved_us, sent
@@ -419,7 +433,8 @@ class Link:
     def _arrived(self, parcel: Parcel) -> None:
         """The follower has acknowledged it."""
         if parcel.content is not None:
-            self._outstanding.settle(parcel.content.timestamp_us)
+            for timestamp_us in parcel.content.timestamps_us:
+                self._outstanding.settle(timestamp_us)
         if parcel in self._held and self._is(LinkState.SYNCING):
             self._undecided.append(parcel)
         else:
@@ -445,6 +460,9 @@ class Link:
             if not self._outbox and not self._nudged:
                 self._wake = trio.Event()
                 await self._wake.wait()
+            due = self._quiet_since + pace.PAUSE_S
+            if trio.current_time() < due and self.live and self._host.spare(self):
+                await trio.sleep_until(due)
             self._nudged = False
             self._in_flight = self._take()
             self._posted_at, self._quiet_since = trio.current_time(), math.inf
@@ -456,7 +474,9 @@ class Link:
                 self._arrived(parcel)
             records = sum(p.content.records for p in self._in_flight if p.content is not None)
             self._acknowledged.append((self._quiet_since, records))
-            self.tally.answered(self._quiet_since - self._posted_at, records, size)
+            took_s = self._quiet_since - self._posted_at
+            self._answer_s = pace.mean(self._answer_s, took_s)
+            self.tally.answered(took_s, records, size)
             self._forget_old_rates()
             self._in_flight = []
             self._host.progress()

@@ -11,15 +11,33 @@ from trikv.version import Record
 
 
 class Encoded:
-    """A write's records as they travel: the text is made once, and shared by all links."""
+    """Records as they travel: the text is made once, and shared by all links.
 
-    __slots__ = ("records", "size", "text", "timestamp_us")
+    `timestamps_us` are those of the writes that they are; a page of the map has none.
+    """
 
-    def __init__(self, records: Sequence[Record], timestamp_us: int = 0) -> None:
-        self.text = ",".join(map(encode_record, records))
-        self.records = len(records)
-        self.size = len(self.text)
-        self.timestamp_us = timestamp_us
+    __slots__ = ("records", "size", "text", "timestamps_us")
+
+    def __init__(self, text: str, records: int, timestamps_us: Sequence[int] = ()) -> None:
+        self.text = text
+        self.records = records
+        self.size = len(text)
+        self.timestamps_us = timestamps_us
+
+    @classmethod
+    def of(cls, records: Sequence[Record], *timestamps_us: int) -> Encoded:
+        return cls(",".join(map(encode_record, records)), len(records), timestamps_us)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Encoded]) -> Encoded:
+        """All of these, as one."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            ",".join([part.text for part in parts]),
+            sum(part.records for part in parts),
+            [us for part in parts for us in part.timestamps_us],
+        )
 
 
 class Parcel:

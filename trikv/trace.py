@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-from trikv.version import Record, Version
 
 
 @dataclass
@@ -25,13 +22,3 @@ class Trace:
     commit_ms: float | None = None
     quorum_ms: float | None = None
     followers: list[FollowerTrace] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Confirmed:
-    """A write on disk at the leader and at `follower_acks` followers, at least the quorum."""
-
-    version: Version
-    records: Sequence[Record]
-    follower_acks: int
-    trace: Trace

@@ -261,6 +261,7 @@ _ALL = (
         "            return version, await self.committer.commit(change, then)\n",
         "            records = await self.committer.commit(change)\n"
         "            then(records)\n"
+        "            self._fan_out()\n"
         "            return version, records\n",
         # Not by the walks: a client must leave within a commit, and its key not be written again.
         "tests/simulation/test_write_path.py",

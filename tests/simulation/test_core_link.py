@@ -153,6 +153,9 @@ class OneLink:
     def recognise(self, link: Link, told: Promised) -> None:
         link.node_id = told.state.node_id
 
+    def spare(self, link: Link) -> bool:
+        return False
+
     def superseded(self, why: str) -> None:
         raise PeerFailed(why)
 
@@ -183,7 +186,7 @@ async def lead_until(name: str, at: int) -> bool:
 
     async def write() -> None:
         await until(lambda: link.state is not LinkState.CONNECTING)
-        parcel = link.accept(Encoded([Record("new", "1", Version(EPOCH, 4))], 4))
+        parcel = link.accept(Encoded.of([Record("new", "1", Version(EPOCH, 4))], 4))
         if parcel is not None:
             parcel.told = counted.append
             await link.send_after(0.01, parcel)

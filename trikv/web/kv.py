@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from trikv import jsonvalue
+from trikv.delivery import Confirmed
 from trikv.errors import InvalidBody, InvalidParameter, NotFound, TooLarge
 from trikv.jsonvalue import size_of
 from trikv.messages import (
@@ -27,7 +28,7 @@ from trikv.messages import (
 from trikv.node import SCAN_BYTES, Node
 from trikv.operations import ABSENT, ANYTHING, PRESENT, Operation, Precondition, match_versions
 from trikv.store import reaches_end
-from trikv.trace import Confirmed, Trace
+from trikv.trace import Trace
 from trikv.version import Record, Version
 from trikv.web import timing
 from trikv.web.exchange import Answer, Request, boolean, parameters, version, whole
@@ -236,7 +237,7 @@ def _outcome(confirmed: Confirmed, asked: dict[str, Any]) -> str:
     """The fields that every confirmed write's answer ends with."""
     more = f',"follower_acks":{confirmed.follower_acks},"quorum_met":true'
     if asked.get("trace"):
-        more += f',"trace":{jsonvalue.encode(_rounded(confirmed.trace), "trace")}'
+        more += f',"trace":{jsonvalue.encode(_rounded(confirmed.write.trace), "trace")}'
     return more
 
 
@@ -250,7 +251,7 @@ def _write_answer(text: str, confirmed: Confirmed, asked: dict[str, Any]) -> Ans
     """The answer to a confirmed write, from an object whose end is left open."""
     headers = {"ETag": f'"{confirmed.version}"'}
     if asked.get("trace"):
-        headers[timing.HEADER] = timing.server_timing(confirmed.trace)
+        headers[timing.HEADER] = timing.server_timing(confirmed.write.trace)
     return Answer(f"{text}}}".encode(), headers=headers)
 
 
