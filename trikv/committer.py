@@ -43,11 +43,14 @@ Change = Callable[[Store], T]
 #: Changes in one transaction. Beyond a few hundred an fsync is paid off already.
 MAX_GROUP = 512
 
-#: A commit that takes no longer is quick: others wait as long for a page of a list, or a large body.
+#: A disk that a commit waits for no longer is quick: a thread would cost a good part of it.
 QUICK_S = 0.003
 
+#: A commit that takes longer in all belongs in a thread, whatever takes its time.
+LONG_S = 0.010
+
 #: So many quick commits in a row, and the next need no thread.
-TRUSTED = 100
+TRUSTED = 20
 
 
 class RunBlocking(Protocol):
@@ -73,22 +76,30 @@ class RunByDisk:
     A thread takes a commit to the disk and its outcome back, for more than a quick disk takes itself. A
     slow one must not hold up everything else that the node does. What it did of late is what is known
     of a disk: after one commit that was slow the next are run in a thread, until so many in a row were
-    quick. So a disk that fails holds the node up once.
+    quick. So a disk that fails holds the node up once. What a commit computes is not the disk's doing,
+    and counts only where it is long.
     """
 
-    def __init__(self, clock_s: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        clock_s: Callable[[], float] = time.perf_counter,
+        computed_s: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._clock_s = clock_s
+        self._computed_s = computed_s
         self.quick = 0
         """How many in a row were quick."""
 
     async def __call__(self, work: Callable[[], T]) -> T:
         def timed() -> T:
-            began_s = self._clock_s()
+            began_s, computed_s = self._clock_s(), self._computed_s()
             try:
                 return work()
             finally:
                 took_s = self._clock_s() - began_s
-                self.quick = self.quick + 1 if took_s <= QUICK_S else 0
+                waited_s = took_s - (self._computed_s() - computed_s)
+                quick = waited_s <= QUICK_S and took_s <= LONG_S
+                self.quick = self.quick + 1 if quick else 0
 
         return await (run_inline if self.quick >= TRUSTED else run_in_thread)(timed)
 

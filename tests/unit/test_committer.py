@@ -18,6 +18,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trikv.committer import (
+    LONG_S,
     MAX_GROUP,
     QUICK_S,
     TRUSTED,
@@ -371,20 +372,24 @@ class Clock:
     """Each commit takes as long as the test says."""
 
     def __init__(self) -> None:
-        self.now_s = 0.0
-        self.took_s = 0.0
+        self.now_s = self.took_s = 0.0
+        self.computed_s = self.computes_s = 0.0
 
     def __call__(self) -> float:
         return self.now_s
 
+    def computed(self) -> float:
+        return self.computed_s
+
     def work(self) -> int:
         self.now_s += self.took_s
+        self.computed_s += self.computes_s
         return threading.get_ident()
 
 
 async def test_commits_run_in_a_thread_until_the_disk_was_quick_for_long() -> None:
     clock = Clock()
-    run = RunByDisk(clock)
+    run = RunByDisk(clock, clock.computed)
     here = threading.get_ident()
     clock.took_s = QUICK_S / 2
     ran = [await run(clock.work) for _ in range(TRUSTED + 5)]
@@ -396,6 +401,19 @@ async def test_commits_run_in_a_thread_until_the_disk_was_quick_for_long() -> No
     clock.took_s = 0
     assert here not in [await run(clock.work) for _ in range(TRUSTED)]
     assert await run(clock.work) == here
+
+
+async def test_what_a_commit_computes_is_not_the_disks_doing_unless_it_is_long() -> None:
+    clock = Clock()
+    run = RunByDisk(clock, clock.computed)
+    here = threading.get_ident()
+    clock.took_s, clock.computes_s = 2 * QUICK_S, 1.5 * QUICK_S
+    ran = [await run(clock.work) for _ in range(TRUSTED + 2)]
+    assert here not in ran[:TRUSTED]
+    assert ran[TRUSTED:] == [here] * 2
+    clock.took_s = clock.computes_s = 1.5 * LONG_S
+    assert await run(clock.work) == here
+    assert await run(clock.work) != here
 
 
 async def test_checkpoints_run_apart_between_groups_and_commits_wait_for_them(
@@ -440,7 +458,7 @@ async def test_checkpoints_run_apart_between_groups_and_commits_wait_for_them(
 
 
 async def test_a_disk_that_refuses_quickly_is_quick_and_its_error_is_passed_on() -> None:
-    run = RunByDisk(Clock())
+    run = RunByDisk(Clock(), lambda: 0.0)
 
     def refuse() -> None:
         raise OSError("no space")
