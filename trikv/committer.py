@@ -1,10 +1,10 @@
 """Group commit: many waiting, one transaction, one fsync.
 
 Rules
-- `commit` returns only after the transaction that holds the change is committed, with the durability
+- It is told that a change is committed only after the transaction that holds it is, with the durability
   that the store was opened with. Nobody else changes the store.
-- Changes are applied in the order in which `commit` was called; what is to follow a change (`then`)
-  follows it even if its caller has left meanwhile.
+- Changes are applied in the order in which they were submitted; what is to follow a change (`then`)
+  follows it even if whoever wanted it has left meanwhile.
 - A change may refuse (raise a TrikvError) as long as it has written nothing yet; then only its own
   caller hears of it.
 - If a group cannot be committed, each of its changes is tried alone, so that one that does not fit on
@@ -104,23 +104,23 @@ class RunByDisk:
         return await (run_inline if self.quick >= TRUSTED else run_in_thread)(timed)
 
 
+#: Hears what became of a change: its result, or why it is not committed.
+Then = Callable[[T | None, TrikvError | None], None]
+
+
 class _Waiting:
     """One change, and what became of it."""
 
-    def __init__(self, change: Change[Any], then: Callable[[Any], None]) -> None:
+    def __init__(self, change: Change[Any], then: Then[Any]) -> None:
         self.change = change
         self.then = then
-        self.done = trio.Event()
         self.result: Any = None
         self.error: TrikvError | None = None
+        self.ended = False
 
     def end(self) -> None:
-        self.then(None if self.error is not None else self.result)
-        self.done.set()
-
-
-def _nothing_more(result: object) -> None:
-    pass
+        self.ended = True
+        self.then(None if self.error is not None else self.result, self.error)
 
 
 def _nothing_to_do() -> None:
@@ -134,7 +134,7 @@ class Committer:
         """Commits by `run_blocking`, checkpoints by `run_checkpoint`; by default by the same."""
         self.tally = CommitTally()
         self.after: Callable[[], None] = _nothing_to_do
-        """Called when all of a group have heard what became of them. It must not wait, nor raise."""
+        """Called when all of a group have been told. It must not wait, nor raise."""
         self._store = store
         self._run_blocking = run_blocking
         self._run_checkpoint = run_checkpoint or run_blocking
@@ -142,29 +142,39 @@ class Committer:
         self._wake = trio.Event()
         self._closed = False
 
-    async def commit(
-        self, change: Change[T], then: Callable[[T | None], None] = _nothing_more
-    ) -> T:
-        """Run a change and return its result once it is durable.
+    def submit(self, change: Change[T], then: Then[T]) -> None:
+        """Run a change in its turn; once it is durable, or cannot be, `then` hears of it.
 
-        `then` is called with the result at that moment, whoever waits for it still, or with None if it
-        is not committed; in the order of the calls. It must not wait, nor raise.
+        In the order of the calls, whoever waits for it still. `then` must not wait, nor raise. What it
+        hears of: StorageFailed if the change could not be committed, and what it refused with itself.
+
+        Raises NotReady if the node is stopping.
+        """
+        if self._closed:
+            raise NotReady("this node is stopping")
+        self._waiting.append(_Waiting(change, then))
+        self._wake.set()
+
+    async def commit(self, change: Change[T]) -> T:
+        """Run a change and return its result once it is durable.
 
         Raises StorageFailed if it could not be committed, NotReady if the node is stopping, and what
         the change itself refused with. Cancelling the caller does not take the change back.
         """
-        if self._closed:
-            then(None)
-            await trio.lowlevel.checkpoint()
-            raise NotReady("this node is stopping")
-        waiting = _Waiting(change, then)
-        self._waiting.append(waiting)
-        self._wake.set()
-        await waiting.done.wait()
-        if waiting.error is not None:
-            raise waiting.error
-        result: T = waiting.result
-        return result
+        done = trio.Event()
+        outcome: list[tuple[Any, TrikvError | None]] = []
+
+        def then(result: T | None, error: TrikvError | None) -> None:
+            outcome.append((result, error))
+            done.set()
+
+        self.submit(change, then)
+        await done.wait()
+        ((result, error),) = outcome
+        if error is not None:
+            raise error
+        returned: T = result
+        return returned
 
     async def run(self) -> None:
         """Commit what comes, until `close` was called and everything that waited is done.
@@ -189,7 +199,7 @@ class Committer:
         finally:
             self._closed = True
             for waiting in (*group, *self._waiting):
-                if not waiting.done.is_set():
+                if not waiting.ended:
                     waiting.error = StorageFailed("this node ended before it was clear")
                     waiting.end()
 

@@ -17,14 +17,14 @@ What it does not know: links, how records are brought across, what a client is t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import trio
 
+from trikv.errors import TrikvError
 from trikv.parcel import Encoded
 from trikv.quorum import AckCount, Voters
 from trikv.trace import FollowerTrace, Trace
-from trikv.version import Record, Version
+from trikv.version import NO_VERSION, Record
 
 #: Writes travel together up to so many records and bytes: small beside a batch.
 MAX_TOGETHER_RECORDS = 1_000
@@ -40,6 +40,14 @@ class Write:
         self.records, self.size = records, size
         """What links will be asked to take."""
         self.began = trio.current_time()
+        self.version = NO_VERSION
+        """Once it was issued."""
+        self.written: Sequence[Record] = ()
+        """Its records, once they are committed."""
+        self.error: TrikvError | None = None
+        """Why it was not committed."""
+        self.committed: trio.Event | None = None
+        """Set once it is, or cannot be, where somebody waits for that alone."""
         self.commit_ms: float | None = None
         self.quorum_ms: float | None = None
         self.decided = trio.Event()
@@ -68,16 +76,6 @@ class Write:
         return Trace(self.commit_ms, self.quorum_ms, [leg.trace(self.began) for leg in legs])
 
 
-@dataclass(frozen=True)
-class Confirmed:
-    """A write on disk at the leader and at `follower_acks` followers, at least the quorum."""
-
-    version: Version
-    records: Sequence[Record]
-    follower_acks: int
-    write: Write
-
-
 class Leg:
     """The way of a delivery to one follower."""
 
@@ -104,6 +102,7 @@ class Delivery:
         self.count = AckCount(writes[0].voters, (leg.node_id or leg.url for leg in legs))
         self.out = 0
         """How many links have it that have not told what became of it."""
+        self._confirmed = False
         for write in writes:
             write.delivery = self
 
@@ -116,13 +115,16 @@ class Delivery:
 
     def decide(self) -> None:
         """See whether there is an outcome by now."""
+        if self._confirmed:
+            return
         if self.count.met:
+            self._confirmed = True
             for write in self.writes:
-                if write.confirmed_by is None:
-                    write.confirmed_by = self.count.acks
-                    write.quorum_ms = write.elapsed_ms()
-        if self.count.met or self.out == 0:
-            self.give_up()
+                write.confirmed_by = self.count.acks
+                write.quorum_ms = write.elapsed_ms()
+        elif self.out > 0:
+            return
+        self.give_up()
 
     def give_up(self) -> None:
         """Nobody waits for an outcome any more."""

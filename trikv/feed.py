@@ -20,7 +20,7 @@ What it does not know: HTTP, how viewers draw.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,6 @@ from trikv.follower import Follower
 from trikv.leader import Leader
 from trikv.leadership import Leadership
 from trikv.tally import CONFIRMED, LATENCY_MS
-from trikv.version import Record, Version
 
 if TYPE_CHECKING:
     from trikv.node import Node
@@ -71,21 +70,15 @@ Counts = tuple[list[int], list[int], list[int]]
 class _Seen:
     """One write, as far as it was shown."""
 
-    def __init__(
-        self,
-        number: int,
-        version: Version,
-        records: Sequence[Record],
-        write: Write,
-        began_ms: float,
-    ) -> None:
+    def __init__(self, number: int, write: Write, began_ms: float) -> None:
         self.write = write
+        first = write.written[0]
         self._facts = {
             "id": number,
-            "version": str(version),
-            "key": records[0].key,
-            "operations": len(records),
-            "deleted": records[0].deleted,
+            "version": str(write.version),
+            "key": first.key,
+            "operations": len(write.written),
+            "deleted": first.deleted,
             "began_ms": began_ms,
         }
         self._shown: tuple[object, ...] = ()
@@ -236,13 +229,13 @@ class Feed:
         self._recent.clear()
         self._new = 0
 
-    def _saw(self, version: Version, records: Sequence[Record], write: Write) -> None:
+    def _saw(self, write: Write) -> None:
         """The leader has committed a write."""
         if len(self._recent) >= RECENT_WRITES:
             self._recent.popleft()
         self._new += 1
         began_ms = self._now_us() / 1000 - write.elapsed_ms()
-        self._recent.append(_Seen(next(self._numbers), version, records, write, began_ms))
+        self._recent.append(_Seen(next(self._numbers), write, began_ms))
 
     def state(self, counted: Counts | None) -> str:
         """All that there is to see, encoded, for one who knows of what was counted up to then."""

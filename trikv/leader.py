@@ -33,7 +33,7 @@ import trio
 
 from trikv import logs, pace
 from trikv.committer import Committer
-from trikv.delivery import Confirmed, Delivery, Leg, Write, together
+from trikv.delivery import Delivery, Leg, Write, together
 from trikv.errors import (
     InvalidParameter,
     NotEnoughFollowers,
@@ -114,7 +114,7 @@ class Leader:
         """Why it does not lead any more; None while it leads."""
         self.inflight_writes = 0
         self.tally = WriteTally()
-        self.seen: Callable[[Version, Sequence[Record], Write], None] | None = None
+        self.seen: Callable[[Write], None] | None = None
         """Is told of each write that is with the links, if anybody looks: see `feed`."""
         self._clock = clock
         self._issued = Issued(clock.last_us)
@@ -127,9 +127,7 @@ class Leader:
         self._progress = trio.Event()
         self._awaited = False
         self._confirmed_us = -1
-        self._committed: list[
-            tuple[Write, Encoded, Version, Sequence[Record]]
-        ] = []  # of this group
+        self._committed: list[Write] = []  # of this group
         self._deliveries: dict[
             int, Delivery
         ] = {}  # those that are out, by the timestamps of writes
@@ -224,7 +222,7 @@ class Leader:
 
     # -- writes -------------------------------------------------------------------------------------
 
-    async def write(self, operations: Sequence[Operation]) -> Confirmed:
+    async def write(self, operations: Sequence[Operation]) -> Write:
         """Do all of it or nothing, and wait until it is confirmed.
 
         Raises NotReady, Overloaded, NotEnoughFollowers, VersionConflict or NotFound (nothing was
@@ -235,20 +233,22 @@ class Leader:
         except BaseException as error:
             self.tally.failed(error)
             raise
-        self.tally.confirmed(confirmed.write.quorum_ms or 0.0, operations)
+        self.tally.confirmed(confirmed.quorum_ms or 0.0, operations)
         return confirmed
 
-    async def _write(self, operations: Sequence[Operation]) -> Confirmed:
+    async def _write(self, operations: Sequence[Operation]) -> Write:
         self.check_leads()
         if self.inflight_writes >= self._max_inflight_writes:
             raise Overloaded(
                 f"{self.inflight_writes} writes are in flight already", retry_after_s=RETRY_AFTER_S
             )
-        self.check_links()
-        self.inflight_writes += 1
         size = sum(len(one.key) + len(one.value) + FRAME_BYTES for one in operations)
+        room = self._has_room(len(operations), size)  # then enough links are live, too
+        if not room:
+            self.check_links()
+        self.inflight_writes += 1
         try:
-            if not self._has_room(len(operations), size):
+            if not room:
                 await self._wait_for_room(len(operations), size)
             return await self._replicate(operations, size)
         except _Refused as refused:
@@ -260,7 +260,7 @@ class Leader:
         """Whether a quorum of links could take so much, beside what is being committed."""
         records += self._coming_records
         size += self._coming_bytes
-        roomy = {name_of(link) for link in self.links if link.live and link.has_room(records, size)}
+        roomy = {name_of(link) for link in self.links if link.has_room(records, size) and link.live}
         return self.enough(roomy)
 
     async def _wait_for_room(self, records: int, size: int) -> None:
@@ -299,7 +299,7 @@ class Leader:
             return error
         return refused.refusal
 
-    async def _replicate(self, operations: Sequence[Operation], size: int) -> Confirmed:
+    async def _replicate(self, operations: Sequence[Operation], size: int) -> Write:
         def make(store: Store, version: Version) -> Sequence[Record]:
             for index, operation in enumerate(operations):
                 place = f"operations[{index}]: " if len(operations) > 1 else ""
@@ -309,35 +309,36 @@ class Leader:
                     raise _Refused(*refused)
             return [operation.record(version) for operation in operations]
 
-        write = Write(
-            self.in_force, len(operations), size
-        )  # no checkpoint before the version is issued
-        version, records = await self.commit(make, write)
-        self.patience.limit(write.decided)
+        # No checkpoint before the version is issued.
+        write = Write(self.in_force, len(operations), size)
+        self._submit(make, write)
         await write.decided.wait()
+        if write.error is not None:
+            raise write.error
         if write.confirmed_by is None:
-            raise self._not_met(write, version)
-        return Confirmed(version, records, write.confirmed_by, write)
+            raise self._not_met(write)
+        return write
 
-    def _not_met(self, write: Write, version: Version) -> QuorumNotMet:
+    def _not_met(self, write: Write) -> QuorumNotMet:
         """The outcome of a write that may be confirmed yet."""
         acks, required = write.acks, max(voters.write_quorum for voters in write.voters)
         when = "before this node stopped" if self._stopping else "in time"
         return QuorumNotMet(
             f"{acks} of {required} required followers confirmed the write {when}; "
             "it stays at the leader and is still being replicated",
-            version=str(version),
+            version=str(write.version),
             follower_acks=acks,
             required=required,
         )
 
-    async def commit(
-        self, make: Callable[[Store, Version], Sequence[Record]], write: Write
-    ) -> tuple[Version, Sequence[Record]]:
-        """Issue a version, commit what `make` makes of it, send that to the followers."""
+    def _submit(self, make: Callable[[Store, Version], Sequence[Record]], write: Write) -> None:
+        """Issue a version, and have what `make` makes of it committed and sent to the followers.
+
+        Where nothing is, the write is decided at once, and `write.error` tells why.
+        """
         # No checkpoint between the two: versions are committed in the order they were issued in.
         try:
-            version = self._clock.issue()
+            write.version = version = self._clock.issue()
         except OverflowError as error:
             raise NotReady(f"this node can't issue versions: {error}", waiting_for=[]) from None
         self._issued.issue(version.timestamp_us)
@@ -349,45 +350,62 @@ class Leader:
             store.merge(records)
             return records
 
-        def then(records: Sequence[Record] | None) -> None:
+        def then(records: Sequence[Record] | None, error: TrikvError | None) -> None:
             self._coming_records -= write.records
             self._coming_bytes -= write.size
             write.commit_ms = write.elapsed_ms()
             if records:
                 self.tally.commit_ms.observe(write.commit_ms)
-                content = Encoded.of(records, version.timestamp_us)
-                self._committed.append((write, content, version, records))
+                self.patience.limit(write.decided)
+                write.written = records
+                self._committed.append(write)
             else:
+                write.error = error
+                write.decided.set()
                 self._issued.resolve(version.timestamp_us)
                 self.progress()
+            if write.committed is not None:
+                write.committed.set()
+            if (
+                isinstance(error, NotReady)
+                and (promised := self.store.state.promised) != self.epoch
+            ):
+                self.superseded(f"this node has promised {promised}")
 
         self._coming_records += write.records
         self._coming_bytes += write.size
         try:
-            return version, await self.committer.commit(change, then)
-        except NotReady:
-            if (promised := self.store.state.promised) != self.epoch:
-                self.superseded(f"this node has promised {promised}")
-            raise
+            self.committer.submit(change, then)
+        except NotReady as error:
+            then(None, error)
 
     async def spread(self, make: Callable[[Store, Version], Sequence[Record]]) -> Version:
-        """Commit and send a write of the leader's own, without waiting for anyone."""
-        version, _ = await self.commit(make, Write(self.in_force))
-        return version
+        """Commit and send a write of the leader's own, without waiting for anyone.
+
+        Raises NotReady, StorageFailed.
+        """
+        write = Write(self.in_force)
+        write.committed = trio.Event()
+        self._submit(make, write)
+        await write.committed.wait()
+        if write.error is not None:
+            raise write.error
+        return write.version
 
     def _fan_out(self) -> None:
         """Send what was committed together to all followers. Goes on after the answers have left."""
         if not self._committed:
             return
         group, self._committed = self._committed, []
-        contents = ((write, content) for write, content, _, _ in group)
-        for writes, content in together(contents, apart=self.lag.is_on):
+        encoded = [
+            (write, Encoded.of(write.written, write.version.timestamp_us)) for write in group
+        ]
+        for writes, content in together(encoded, apart=self.lag.is_on):
             self._deliver(writes, content)
-        for write, content, version, records in group:
+        for write in group:
             if self.seen is not None:
-                self.seen(version, records, write)
-            for timestamp_us in content.timestamps_us:
-                self._issued.resolve(timestamp_us)
+                self.seen(write)
+            self._issued.resolve(write.version.timestamp_us)
         self.progress()
 
     def _deliver(self, writes: Sequence[Write], content: Encoded) -> None:

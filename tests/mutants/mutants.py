@@ -258,11 +258,13 @@ _ALL = (
     Mutant(
         "a write that leaves with its client",
         "trikv.leader",
-        "            return version, await self.committer.commit(change, then)\n",
-        "            records = await self.committer.commit(change)\n"
-        "            then(records)\n"
-        "            self._fan_out()\n"
-        "            return version, records\n",
+        "        self._submit(make, write)\n        await write.decided.wait()\n",
+        "        write.committed, self.committer.after = trio.Event(), lambda: None\n"
+        "        self._submit(make, write)\n"
+        "        await write.committed.wait()\n"
+        "        self._committed = [write]\n"
+        "        self._fan_out()\n"
+        "        await write.decided.wait()\n",
         # Not by the walks: a client must leave within a commit, and its key not be written again.
         "tests/simulation/test_write_path.py",
     ),

@@ -28,7 +28,7 @@ from trikv.committer import (
     run_in_thread,
     run_inline,
 )
-from trikv.errors import NotFound, NotReady, StaleEpoch, StorageFailed
+from trikv.errors import NotReady, StaleEpoch, StorageFailed
 from trikv.store import CHECKPOINT_PAGES, FILE_NAME, Store
 from trikv.version import Epoch, Record, Version
 
@@ -470,11 +470,14 @@ async def test_a_disk_that_refuses_quickly_is_quick_and_its_error_is_passed_on()
 
 
 async def test_what_follows_a_commit_follows_it_whoever_has_left(bench: Bench) -> None:
-    followed: list[str | None] = []
+    followed: list[tuple[str | None, object]] = []
+    groups: list[int] = []
+    bench.committer.after = lambda: groups.append(len(followed))
 
     async def leave(scope: trio.CancelScope, name: str) -> None:
         with scope:
-            await bench.committer.commit(lambda _: name, followed.append)
+            bench.committer.submit(lambda _: name, lambda *told: followed.append(told))
+            await trio.sleep_forever()
 
     scopes = [trio.CancelScope() for _ in range(3)]
     async with bench.busy_disk() as nursery:
@@ -484,19 +487,32 @@ async def test_what_follows_a_commit_follows_it_whoever_has_left(bench: Bench) -
         scopes[1].cancel()
         await wait_all_tasks_blocked()
         assert followed == []
-    assert scopes[1].cancelled_caught
-    assert followed == ["w0", "w1", "w2"]
+        for scope in scopes:
+            scope.cancel()
+    await wait_all_tasks_blocked()
+    assert followed == [("w0", None), ("w1", None), ("w2", None)]
+    assert groups == [0, 3]  # of the first, and of these three
 
 
-async def test_what_follows_a_refusal_or_the_end_is_told_so(bench: Bench) -> None:
-    followed: list[object] = []
+async def test_what_follows_a_refusal_or_a_failure_is_told_why(bench: Bench) -> None:
+    followed: list[tuple[object, object]] = []
 
-    def refuse(_: Store) -> None:
-        raise NotFound("no")
+    def follow(result: object, error: object) -> None:
+        followed.append((result, error))
 
-    with pytest.raises(NotFound):
-        await bench.committer.commit(refuse, followed.append)
+    with pytest.raises(StaleEpoch) as refused:
+        await bench.committer.commit(refuse)
+    bench.store.failing = {"bad"}
+    bench.committer.submit(refuse, follow)
+    bench.committer.submit(put("bad"), follow)
+    bench.committer.submit(put("good"), follow)
+    await wait_all_tasks_blocked()
+    (first, second, third) = followed
+    assert first[0] is second[0] is None
+    assert str(first[1]) == str(refused.value)
+    assert isinstance(second[1], StorageFailed)
+    assert third == ("good", None)
     bench.committer.close()
     with pytest.raises(NotReady):
-        await bench.committer.commit(lambda _: 1, followed.append)
-    assert followed == [None, None]
+        bench.committer.submit(put("late"), follow)
+    assert len(followed) == 3

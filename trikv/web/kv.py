@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from trikv import jsonvalue
-from trikv.delivery import Confirmed
+from trikv.delivery import Write
 from trikv.errors import InvalidBody, InvalidParameter, NotFound, TooLarge
 from trikv.jsonvalue import size_of
 from trikv.messages import (
@@ -50,7 +50,7 @@ async def put_key(node: Node, request: Request) -> Answer:
     check_value_size(node, value, "value")
     operation = Operation(request.key, value, precondition_of(request))
     confirmed = await leader.write([operation])
-    text = _record_text(confirmed.records[0]) + _outcome(confirmed, asked)
+    text = _record_text(confirmed.written[0]) + _outcome(confirmed, asked)
     return _write_answer(text, confirmed, asked)
 
 
@@ -233,11 +233,11 @@ def key_text(text: str) -> str:
     return text
 
 
-def _outcome(confirmed: Confirmed, asked: dict[str, Any]) -> str:
+def _outcome(confirmed: Write, asked: dict[str, Any]) -> str:
     """The fields that every confirmed write's answer ends with."""
-    more = f',"follower_acks":{confirmed.follower_acks},"quorum_met":true'
+    more = f',"follower_acks":{confirmed.confirmed_by},"quorum_met":true'
     if asked.get("trace"):
-        more += f',"trace":{jsonvalue.encode(_rounded(confirmed.write.trace), "trace")}'
+        more += f',"trace":{jsonvalue.encode(_rounded(confirmed.trace), "trace")}'
     return more
 
 
@@ -247,11 +247,11 @@ def _record_text(record: Record) -> str:
     return f'{{"key":{key},"value":{record.value},"version":"{record.version}"'
 
 
-def _write_answer(text: str, confirmed: Confirmed, asked: dict[str, Any]) -> Answer:
+def _write_answer(text: str, confirmed: Write, asked: dict[str, Any]) -> Answer:
     """The answer to a confirmed write, from an object whose end is left open."""
     headers = {"ETag": f'"{confirmed.version}"'}
     if asked.get("trace"):
-        headers[timing.HEADER] = timing.server_timing(confirmed.write.trace)
+        headers[timing.HEADER] = timing.server_timing(confirmed.trace)
     return Answer(f"{text}}}".encode(), headers=headers)
 
 
