@@ -168,7 +168,12 @@ class Committer:
             outcome.append((result, error))
             done.set()
 
-        self.submit(change, then)
+        try:
+            self.submit(change, then)
+        except NotReady:
+            # Whoever is to end with the node ends here, and not with an error that nobody expects.
+            await trio.lowlevel.checkpoint()
+            raise
         await done.wait()
         ((result, error),) = outcome
         if error is not None:

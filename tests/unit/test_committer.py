@@ -516,3 +516,11 @@ async def test_what_follows_a_refusal_or_a_failure_is_told_why(bench: Bench) -> 
     with pytest.raises(NotReady):
         bench.committer.submit(put("late"), follow)
     assert len(followed) == 3
+
+
+async def test_whoever_is_to_end_with_the_node_ends_and_does_not_fail(bench: Bench) -> None:
+    bench.committer.close()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await bench.committer.commit(put("late"))
+    assert scope.cancelled_caught
