@@ -87,6 +87,11 @@ class Leg:
         self.lag_ms = lag_ms
         self.acked_at: float | None = None
 
+    @property
+    def name(self) -> str:
+        """By which the follower is counted."""
+        return self.node_id or self.url
+
     def trace(self, began: float) -> FollowerTrace:
         """As seen from a write that began then."""
         ack_ms = None if self.acked_at is None else (self.acked_at - began) * 1000
@@ -99,19 +104,24 @@ class Delivery:
     def __init__(self, writes: Sequence[Write], legs: Sequence[Leg]) -> None:
         self.writes = writes
         self.legs = legs
-        self.count = AckCount(writes[0].voters, (leg.node_id or leg.url for leg in legs))
+        self.count = AckCount(writes[0].voters, (leg.name for leg in legs))
         self.out = 0
         """How many links have it that have not told what became of it."""
         self._confirmed = False
         for write in writes:
             write.delivery = self
 
-    def acknowledged(self, leg: Leg, node_id: str | None) -> float:
-        """A follower has it, as of now. Raises ValueError for a node that is no follower here."""
-        leg.node_id = node_id
-        leg.acked_at = now = trio.current_time()
-        self.count.add(node_id or leg.url)
-        return now
+    def told(self, leg: Leg, node_id: str | None, counts: bool) -> None:
+        """One of them has ended: whether the follower has it, as of now, and which it is by now.
+
+        Raises ValueError for a node that is no follower here.
+        """
+        self.out -= 1
+        if counts:
+            leg.node_id = node_id
+            leg.acked_at = trio.current_time()
+            self.count.add(leg.name)
+        self.decide()
 
     def decide(self) -> None:
         """See whether there is an outcome by now."""

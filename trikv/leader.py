@@ -69,10 +69,6 @@ def name_of(link: Link) -> str:
     return link.node_id or link.url
 
 
-def _no_lag_ms(follower: str) -> float:
-    return 0.0
-
-
 class _Refused(TrikvError):
     """Carries a refusal, and the record that it tells of, out of a transaction."""
 
@@ -128,9 +124,7 @@ class Leader:
         self._awaited = False
         self._confirmed_us = -1
         self._committed: list[Write] = []  # of this group
-        self._deliveries: dict[
-            int, Delivery
-        ] = {}  # those that are out, by the timestamps of writes
+        self._deliveries: dict[Version, Delivery] = {}  # of writes that are still on their way
         committer.after = self._fan_out
 
     @property
@@ -409,17 +403,16 @@ class Leader:
         self.progress()
 
     def _deliver(self, writes: Sequence[Write], content: Encoded) -> None:
-        lag_of = self.lag.draw_ms if self.lag.is_on else _no_lag_ms
-        legs = [Leg(link.url, link.node_id, lag_of(link.url)) for link in self.links]
+        legs = [Leg(link.url, link.node_id, self.lag.draw_ms(link.url)) for link in self.links]
         delivery = Delivery(writes, legs)
         parcels = [link.accept(content) for link in self.links]
         for link, leg, parcel in zip(self.links, legs, parcels, strict=True):
             if parcel is not None:
                 delivery.out += 1
-                parcel.told = partial(self._told, delivery, content, link, leg)
+                parcel.told = partial(self._told, delivery, link, leg)
         if delivery.out > 0:
-            for timestamp_us in content.timestamps_us:
-                self._deliveries[timestamp_us] = delivery
+            for write in writes:
+                self._deliveries[write.version] = delivery
         delivery.decide()
         for link, leg, parcel in zip(self.links, legs, parcels, strict=True):
             if parcel is None:
@@ -431,19 +424,14 @@ class Leader:
         if self._ended:
             delivery.give_up()
 
-    def _told(
-        self, delivery: Delivery, content: Encoded, link: Link, leg: Leg, counts: bool
-    ) -> None:
+    def _told(self, delivery: Delivery, link: Link, leg: Leg, counts: bool) -> None:
         """What became of a delivery to one follower."""
-        delivery.out -= 1
-        if counts:
-            now = delivery.acknowledged(leg, link.node_id)
-            for write in delivery.writes:
-                link.tally.ack_ms.observe((now - write.began) * 1000)
-        delivery.decide()
-        if delivery.out == 0:
-            for timestamp_us in content.timestamps_us:
-                del self._deliveries[timestamp_us]
+        delivery.told(leg, link.node_id, counts)
+        for write in delivery.writes:
+            if leg.acked_at is not None:
+                link.tally.ack_ms.observe((leg.acked_at - write.began) * 1000)
+            if delivery.out == 0:
+                del self._deliveries[write.version]
         self.progress()
 
     async def drained(self) -> None:
@@ -497,9 +485,9 @@ class Leader:
 
     def holders(self, version: Version) -> set[str]:
         """The followers that are known to hold a committed write, or newer records of its keys."""
-        below = version.epoch != self.epoch  # such a one was there when this epoch began
-        delivery = None if below else self._deliveries.get(version.timestamp_us)
+        delivery = self._deliveries.get(version)
         acknowledged = set() if delivery is None else delivery.count.acked
+        below = version.epoch != self.epoch  # such a one was there when this epoch began
         return acknowledged | {
             name_of(link)
             for link in self.links

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -29,6 +32,19 @@ class Delays:
         await trio.sleep(self.of.get(url, TAKES_S))
 
 
+@asynccontextmanager
+async def open_delayed(**settings: Any) -> AsyncIterator[tuple[Cluster, Delays]]:
+    """Five followers on such a network."""
+    delays = Delays()
+    async with open_cluster(5, network=MemoryNetwork(before=delays), **settings) as cluster:
+        yield cluster, delays
+
+
+def assert_equal(cluster: Cluster) -> None:
+    held = [node.store.page_by_key("", 99, 9999) for node in cluster.followers.values()]
+    assert held == [cluster.node.store.page_by_key("", 99, 9999)] * 5
+
+
 async def write_for(cluster: Cluster, duration_s: float) -> list[float]:
     """One write after the other; how long each took, in seconds."""
     took_s: list[float] = []
@@ -43,8 +59,7 @@ async def write_for(cluster: Cluster, duration_s: float) -> list[float]:
 async def test_followers_that_no_quorum_waits_for_are_sent_more_at_a_time(
     autojump_clock: MockClock,
 ) -> None:
-    delays = Delays()
-    async with open_cluster(5, network=MemoryNetwork(before=delays)) as cluster:
+    async with open_delayed() as (cluster, delays):
         await trio.sleep(1)
         delays.sent.clear()
         took_s = await write_for(cluster, 1)
@@ -54,12 +69,11 @@ async def test_followers_that_no_quorum_waits_for_are_sent_more_at_a_time(
         assert requests[2:] == [len(took_s)] * 3
         most = 1 / (PAUSE_S + TAKES_S) + 2
         assert all(most / 2 < count < most for count in requests[:2])
-        held = [node.store.page_by_key("", 99, 9999) for node in cluster.followers.values()]
-        assert held == [cluster.node.store.page_by_key("", 99, 9999)] * 5
+        assert_equal(cluster)
 
 
 async def test_a_write_after_a_pause_goes_to_all_at_once(autojump_clock: MockClock) -> None:
-    async with open_cluster(5, network=MemoryNetwork(before=Delays())) as cluster:
+    async with open_delayed() as (cluster, _):
         for index in range(20):
             await trio.sleep(PAUSE_S + 2 * TAKES_S)
             await put(cluster.node, "key", index)
@@ -70,8 +84,7 @@ async def test_a_write_after_a_pause_goes_to_all_at_once(autojump_clock: MockClo
 async def test_a_follower_that_stalls_holds_one_write_up_by_a_pause_and_is_spare_then(
     autojump_clock: MockClock,
 ) -> None:
-    delays = Delays()
-    async with open_cluster(5, network=MemoryNetwork(before=delays)) as cluster:
+    async with open_delayed() as (cluster, delays):
         await write_for(cluster, 1)
         await cluster.settled()
         delays.sent.clear()
@@ -88,15 +101,13 @@ async def test_a_follower_that_stalls_holds_one_write_up_by_a_pause_and_is_spare
         took_s = await write_for(cluster, 1)
         assert max(took_s) <= PAUSE_S + 3 * TAKES_S
         await cluster.settled()
-        held = [node.store.page_by_key("", 99, 9999) for node in cluster.followers.values()]
-        assert held == [cluster.node.store.page_by_key("", 99, 9999)] * 5
+        assert_equal(cluster)
 
 
 async def test_a_follower_that_dies_holds_no_write_up_for_longer_than_a_pause(
     autojump_clock: MockClock,
 ) -> None:
-    delays = Delays()
-    async with open_cluster(5, network=MemoryNetwork(before=delays)) as cluster:
+    async with open_delayed() as (cluster, delays):
         await write_for(cluster, 0.1)
         dies = delays.sent.most_common(1)[0][0]
         del cluster.network.nodes[dies]
@@ -108,9 +119,7 @@ async def test_with_simulated_lag_with_quorum_0_and_where_all_must_confirm_nobod
     autojump_clock: MockClock, write_quorum: int
 ) -> None:
     lag = LagRange(1, 1) if write_quorum == 3 else LagRange(0, 0)
-    async with open_cluster(
-        5, network=MemoryNetwork(before=Delays()), write_quorum=write_quorum, lag=lag
-    ) as cluster:
+    async with open_delayed(write_quorum=write_quorum, lag=lag) as (cluster, _):
         for index in range(100):
             await put(cluster.node, "key", index)
             await trio.sleep(2 * TAKES_S)
@@ -120,8 +129,7 @@ async def test_with_simulated_lag_with_quorum_0_and_where_all_must_confirm_nobod
 async def test_lag_that_is_turned_off_makes_spare_and_that_is_turned_on_hurries(
     autojump_clock: MockClock,
 ) -> None:
-    delays = Delays()
-    async with open_cluster(5, network=MemoryNetwork(before=delays)) as cluster:
+    async with open_delayed() as (cluster, delays):
         for least, most in ((950, 1100), (0, 120), (950, 1100)):
             lag_ms = 0.001 if most > 1000 else 0
             cluster.leader.lag.set(LagRange(lag_ms, lag_ms))

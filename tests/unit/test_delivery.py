@@ -81,15 +81,11 @@ async def test_one_count_confirms_all_of_a_delivery_each_with_its_own_times(
     delivery = Delivery([first, second], legs)
     delivery.out = 3
     await trio.sleep(0.02)
-    delivery.out -= 1
-    delivery.acknowledged(legs[2], "c")
-    delivery.decide()
+    delivery.told(legs[2], "c", True)
     assert not first.decided.is_set()
     assert first.acks == second.acks == 1
     await trio.sleep(0.03)
-    delivery.out -= 1
-    delivery.acknowledged(legs[0], "a")
-    delivery.decide()
+    delivery.told(legs[0], "a", True)
     for write, began_ms in ((first, 0), (second, 10)):
         assert write.decided.is_set()
         assert write.confirmed_by == 2
@@ -98,9 +94,7 @@ async def test_one_count_confirms_all_of_a_delivery_each_with_its_own_times(
         acks_ms = [step.ack_ms for step in write.trace.followers]
         assert acks_ms == [pytest.approx(60 - began_ms), None, pytest.approx(30 - began_ms)]
     await trio.sleep(1)
-    delivery.out -= 1
-    delivery.acknowledged(legs[1], "b")
-    delivery.decide()
+    delivery.told(legs[1], "b", True)
     assert (first.confirmed_by, first.acks) == (2, 3)  # what came late changes no outcome
     assert first.quorum_ms == pytest.approx(60)
 
@@ -111,14 +105,11 @@ async def test_a_delivery_that_cannot_reach_its_quorum_decides_its_writes_at_onc
     delivery = Delivery(writes, legs)
     delivery.out = 2
     for leg, counts in zip(legs, (True, False), strict=True):
-        delivery.out -= 1
-        if counts:
-            delivery.acknowledged(leg, leg.node_id)
-        delivery.decide()
+        delivery.told(leg, leg.node_id, counts)
     assert all(write.decided.is_set() for write in writes)
     assert [write.confirmed_by for write in writes] == [None, None]
     with pytest.raises(ValueError, match="'d' is not among the followers"):
-        delivery.acknowledged(legs[0], "d")
+        delivery.told(legs[0], "d", True)
 
 
 def test_what_is_joined_reads_like_its_parts() -> None:
