@@ -137,6 +137,8 @@ def key_of(raw_path: bytes, prefix: bytes) -> str:
 
 def query_of(query_string: bytes) -> dict[str, str]:
     """The parameters of a query. Raises InvalidParameter: not UTF-8, or one given twice."""
+    if not query_string:
+        return {}
     try:
         pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError:

@@ -191,13 +191,12 @@ def _route_of(head: Head, node: Node) -> Route:
 
 def _head_of(answer: Answer, length: int, request_id: str) -> bytes:
     """Status and headers, spelt and ordered as Hypercorn and Quart do it."""
-    lines = [f"HTTP/1.1 {answer.status} \r\n"]
-    lines += [f"{name.lower()}: {value}\r\n" for name, value in answer.headers.items()]
-    lines.append(f"content-type: {answer.content_type}\r\ncontent-length: {length}\r\n")
-    if request_id:
-        lines.append(f"x-request-id: {request_id}\r\n")
-    lines.append(f"date: {_date(int(time.time()))}\r\n\r\n")
-    return "".join(lines).encode("latin-1")
+    named = "".join([f"{name.lower()}: {value}\r\n" for name, value in answer.headers.items()])
+    identified = f"x-request-id: {request_id}\r\n" if request_id else ""
+    return (
+        f"HTTP/1.1 {answer.status} \r\n{named}content-type: {answer.content_type}\r\n"
+        f"content-length: {length}\r\n{identified}date: {_date(int(time.time()))}\r\n\r\n"
+    ).encode("latin-1")
 
 
 @lru_cache(maxsize=1)

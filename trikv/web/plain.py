@@ -6,14 +6,20 @@ Rules
   is for Hypercorn to judge: `NotPlain` is no verdict.
 - So nothing that could be framed in two ways (a length twice, or beside a transfer coding; a folded
   line, a bare line feed, a NUL) is read here at all.
-- The head is read by httptools, which must agree that it is one, and nothing behind it: where a body
+- The head is read by httptools, too, which must agree that it is one, and nothing behind it: where a body
   ends is said by its length alone.
+
+How it works. What changes from request to request is the target, and the rest of a head is much the same:
+the first line is read here, and what the lines behind it say is kept for those who send them again. (With
+another target they say the same: no header of those that are known has to do with it.)
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 import httptools
@@ -31,8 +37,15 @@ KNOWN_HEADERS = frozenset(
     }
 )
 
+#: So many texts of header lines are kept, of so many bytes each at most.
+KEPT_FIELDS = 256
+KEPT_FIELDS_BYTES = 1024
+
 _PRINTABLE = bytes(range(0x20, 0x7F)) + b"\r\n"
-_TARGET = re.compile(rb"/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*(\?[A-Za-z0-9._~%!$&'()*+,;=:@/?-]*)?")
+_FIRST_LINE = re.compile(
+    rb"([A-Z]{1,20}) (/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*)"
+    rb"(?:\?([A-Za-z0-9._~%!$&'()*+,;=:@/?-]*))? HTTP/1\.1\r\n"
+)
 _LENGTH = re.compile(r"[0-9]{1,9}")
 
 
@@ -51,18 +64,21 @@ class Head(NamedTuple):
     size: int
 
 
+class _Fields(NamedTuple):
+    """What the header lines say."""
+
+    headers: Mapping[str, str]
+    length: int
+
+
 class _Told:
     """What httptools calls back."""
 
-    __slots__ = ("complete", "headers", "target")
+    __slots__ = ("complete", "headers")
 
     def __init__(self) -> None:
-        self.target = b""
         self.headers: dict[str, str] = {}
         self.complete = False
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
 
     def on_header(self, raw_name: bytes, value: bytes) -> None:
         name = raw_name.decode("ascii").lower()
@@ -76,13 +92,30 @@ class _Told:
 
 def read_head(buffer: bytes | bytearray) -> Head | None:
     """The head at the beginning of the buffer; None if it is not complete yet. Raises NotPlain."""
+    if not buffer:
+        return None
     end = buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
     if end < 0:
-        if len(buffer) >= MAX_HEAD_BYTES or (not buffer[:1].isupper() and buffer):
+        if len(buffer) >= MAX_HEAD_BYTES or not buffer[:1].isupper():
             raise NotPlain
         _check_lines(bytes(buffer).removesuffix(b"\r"))
         return None
-    head = bytes(buffer[: end + 4])
+    size = end + 4
+    first = _FIRST_LINE.match(buffer, 0, size)
+    if first is None:
+        raise NotPlain
+    method, path, query_string = first.groups()
+    lines = bytes(buffer[first.end() : size])
+    read = _fields if len(lines) <= KEPT_FIELDS_BYTES else _read_fields
+    fields = read(method, lines)
+    return Head(
+        method.decode("ascii"), path, query_string or b"", fields.headers, fields.length, size
+    )
+
+
+def _read_fields(method: bytes, lines: bytes) -> _Fields:
+    """What header lines say, of a request of that method. Raises NotPlain."""
+    head = b"%b / HTTP/1.1\r\n%b" % (method, lines)
     _check_lines(head)
     told = _Told()
     parser = httptools.HttpRequestParser(told)
@@ -94,18 +127,15 @@ def read_head(buffer: bytes | bytearray) -> Head | None:
     length = headers.get("content-length", "0")
     if (
         not told.complete
-        or parser.get_http_version() != "1.1"
         or "host" not in headers
         or headers.get("connection", "keep-alive").lower() != "keep-alive"
         or _LENGTH.fullmatch(length) is None
-        or _TARGET.fullmatch(told.target) is None
     ):
         raise NotPlain
-    method = parser.get_method()
-    if not head.startswith(b"%b %b HTTP/1.1\r\n" % (method, told.target)):
-        raise NotPlain  # spaces that httptools passes over
-    path, _, query_string = told.target.partition(b"?")
-    return Head(method.decode("ascii"), path, query_string, headers, int(length), len(head))
+    return _Fields(MappingProxyType(headers), int(length))
+
+
+_fields = lru_cache(maxsize=KEPT_FIELDS)(_read_fields)
 
 
 def _check_lines(head: bytes) -> None:
