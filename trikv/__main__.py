@@ -18,7 +18,7 @@ from functools import partial
 import trio
 
 from trikv import __version__, logs
-from trikv.committer import RunBlocking, RunByDisk, run_in_thread, run_inline
+from trikv.committer import DiskWatch, RunBlocking, run_in_thread, run_inline
 from trikv.config import Config, reachable_url, read_config
 from trikv.errors import SettingError
 from trikv.node import Node, open_node
@@ -82,7 +82,7 @@ async def run(config: Config, stop_at_eof: bool = False) -> None:
                 store=store,
                 transport=transport,
                 run_blocking=how,
-                run_commits=None if config.data_dir is None else RunByDisk(),
+                disk=None if config.data_dir is None else DiskWatch(),
                 url=reachable_url(config, port),
             ) as node,
         ):

@@ -14,11 +14,14 @@ How it works. One task takes the first change that waits, drains what else has q
 runs them in one transaction in a worker thread. While it waits for the disk, the next group gathers:
 the slower the disk, the larger the groups. No timer is needed.
 
+A thread takes a commit to the disk and its outcome back, for more than a quick disk takes itself: while
+it is quick (see `DiskWatch`) commits run here and now. Then one that expects no company, like a follower's
+batch, is not even handed to the task.
+
 Every now and then the store wants a checkpoint: it runs between two groups, in the thread whatever the
 disk is like. It says nothing of how quick a commit is.
 
-How blocking work is run is a parameter (`RunBlocking`): simulated time and threads do not mix. A real
-node runs its commits as its disk allows (`RunByDisk`).
+How blocking work is run is a parameter (`RunBlocking`): simulated time and threads do not mix.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import trio
@@ -70,14 +74,12 @@ async def run_inline(work: Callable[[], T]) -> T:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
 
-class RunByDisk:
-    """Run commits here and now while the disk is quick, and in a worker thread while it is not.
+class DiskWatch:
+    """What a disk did of late, which is what is known of it.
 
-    A thread takes a commit to the disk and its outcome back, for more than a quick disk takes itself. A
-    slow one must not hold up everything else that the node does. What it did of late is what is known
-    of a disk: after one commit that was slow the next are run in a thread, until so many in a row were
-    quick. So a disk that fails holds the node up once. What a commit computes is not the disk's doing,
-    and counts only where it is long.
+    A slow one must not hold up everything else that the node does. After one commit that was slow the
+    next belong in a thread, until so many in a row were quick. So a disk that fails holds the node up
+    once. What a commit computes is not the disk's doing, and counts only where it is long.
     """
 
     def __init__(
@@ -87,21 +89,23 @@ class RunByDisk:
     ) -> None:
         self._clock_s = clock_s
         self._computed_s = computed_s
-        self.quick = 0
-        """How many in a row were quick."""
+        self._in_a_row = 0
 
-    async def __call__(self, work: Callable[[], T]) -> T:
-        def timed() -> T:
-            began_s, computed_s = self._clock_s(), self._computed_s()
-            try:
-                return work()
-            finally:
-                took_s = self._clock_s() - began_s
-                waited_s = took_s - (self._computed_s() - computed_s)
-                quick = waited_s <= QUICK_S and took_s <= LONG_S
-                self.quick = self.quick + 1 if quick else 0
+    @property
+    def quick(self) -> bool:
+        """Whether the next commit needs no thread."""
+        return self._in_a_row >= TRUSTED
 
-        return await (run_inline if self.quick >= TRUSTED else run_in_thread)(timed)
+    def timed(self, work: Callable[[], T]) -> T:
+        """Do it, and learn from how long it took."""
+        began_s, computed_s = self._clock_s(), self._computed_s()
+        try:
+            return work()
+        finally:
+            took_s = self._clock_s() - began_s
+            waited_s = took_s - (self._computed_s() - computed_s)
+            quick = waited_s <= QUICK_S and took_s <= LONG_S
+            self._in_a_row = self._in_a_row + 1 if quick else 0
 
 
 #: Hears what became of a change: its result, or why it is not committed.
@@ -129,17 +133,18 @@ def _nothing_to_do() -> None:
 
 class Committer:
     def __init__(
-        self, store: Store, run_blocking: RunBlocking, run_checkpoint: RunBlocking | None = None
+        self, store: Store, run_blocking: RunBlocking, disk: DiskWatch | None = None
     ) -> None:
-        """Commits by `run_blocking`, checkpoints by `run_checkpoint`; by default by the same."""
+        """Commits and checkpoints by `run_blocking`; with a `disk`, commits as it allows."""
         self.tally = CommitTally()
         self.after: Callable[[], None] = _nothing_to_do
         """Called when all of a group have been told. It must not wait, nor raise."""
         self._store = store
         self._run_blocking = run_blocking
-        self._run_checkpoint = run_checkpoint or run_blocking
+        self._disk = disk
         self._waiting: deque[_Waiting] = deque()  # each of them is a caller: that is its bound
         self._wake = trio.Event()
+        self._busy = False
         self._closed = False
 
     def submit(self, change: Change[T], then: Then[T]) -> None:
@@ -155,8 +160,11 @@ class Committer:
         self._waiting.append(_Waiting(change, then))
         self._wake.set()
 
-    async def commit(self, change: Change[T]) -> T:
+    async def commit(self, change: Change[T], *, alone: bool = False) -> T:
         """Run a change and return its result once it is durable.
+
+        `alone`: nothing else is to be expected that could share its transaction. Where nothing is going
+        on, and the disk is quick, it is run at once, and nobody else has a turn meanwhile.
 
         Raises StorageFailed if it could not be committed, NotReady if the node is stopping, and what
         the change itself refused with. Cancelling the caller does not take the change back.
@@ -168,13 +176,18 @@ class Committer:
             outcome.append((result, error))
             done.set()
 
-        try:
-            self.submit(change, then)
-        except NotReady:
-            # Whoever is to end with the node ends here, and not with an error that nobody expects.
-            await trio.lowlevel.checkpoint()
-            raise
-        await done.wait()
+        if alone and not self._busy and not self._waiting and not self._closed and self._quick():
+            await self._commit_group([_Waiting(change, then)])
+            if self._store.checkpoint_is_due():
+                self._wake.set()
+        else:
+            try:
+                self.submit(change, then)
+            except NotReady:
+                # Whoever is to end with the node ends here, and not with an error that nobody expects.
+                await trio.lowlevel.checkpoint()
+                raise
+            await done.wait()
         ((result, error),) = outcome
         if error is not None:
             raise error
@@ -189,18 +202,21 @@ class Committer:
         group: list[_Waiting] = []
         try:
             while True:
-                while not self._waiting:
-                    if self._closed:
-                        return
+                self._busy = True
+                if self._waiting:
+                    most = min(MAX_GROUP, len(self._waiting))
+                    group = [self._waiting.popleft() for _ in range(most)]
+                    await self._commit_group(group)
+                if self._store.checkpoint_is_due():
+                    await self._run_blocking(self._store.checkpoint)
+                self._busy = False
+                if self._waiting:
+                    await trio.lowlevel.checkpoint()
+                elif self._closed:
+                    return
+                else:
                     self._wake = trio.Event()
                     await self._wake.wait()
-                most = min(MAX_GROUP, len(self._waiting))
-                group = [self._waiting.popleft() for _ in range(most)]
-                began = trio.current_time()
-                await self._commit_group(group)
-                self.tally.committed(most, trio.current_time() - began)
-                if self._store.checkpoint_is_due():
-                    await self._run_checkpoint(self._store.checkpoint)
         finally:
             self._closed = True
             for waiting in (*group, *self._waiting):
@@ -208,19 +224,34 @@ class Committer:
                     waiting.error = StorageFailed("this node ended before it was clear")
                     waiting.end()
 
+    def _quick(self) -> bool:
+        return self._disk is not None and self._disk.quick
+
     async def _commit_group(self, group: Sequence[_Waiting]) -> None:
+        """One transaction for all of them, or one for each. No waiting while the disk is quick."""
+        began = trio.current_time()
         try:
-            await self._run_blocking(lambda: self._apply(group))
+            await self._run_commit(partial(self._apply, group))
         except (sqlite3.Error, OSError) as error:
             if len(group) > 1:
                 for waiting in group:
                     await self._commit_group([waiting])
+                    await trio.lowlevel.checkpoint()
                 return
             self.tally.failures += 1
             group[0].error = StorageFailed(f"this node could not commit: {error}")
+        self.tally.committed(len(group), trio.current_time() - began)
         for waiting in group:
             waiting.end()
         self.after()
+
+    async def _run_commit(self, work: Callable[[], None]) -> None:
+        if self._disk is None:
+            await self._run_blocking(work)
+        elif self._disk.quick:
+            self._disk.timed(work)
+        else:
+            await self._run_blocking(partial(self._disk.timed, work))
 
     def _apply(self, group: Sequence[_Waiting]) -> None:
         with self._store.transaction():

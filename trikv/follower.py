@@ -117,6 +117,8 @@ class Follower:
         self._confirmed: Version | None = None  # as far as its leaders have told since it started
         self.tally = MergeTally()
         self._moved = trio.Event()
+        self.waiting = 0
+        """How many readers wait for what batches bring."""
         self._purged_up_to: Version | None = None
         """The floor up to which no tombstone is left."""
 
@@ -158,7 +160,8 @@ class Follower:
             await trio.lowlevel.checkpoint()
             state = self.state
         else:
-            state, purged = await self._committer.commit(change)
+            # Its leader has one request in flight.
+            state, purged = await self._committer.commit(change, alone=True)
             if purged:
                 self._purged_up_to = state.floor
         if self.leader != batch.leader or batch.epoch != self.state.promised:
@@ -215,10 +218,14 @@ class Follower:
 
     async def until(self, true: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Wait for what batches bring. Raises ReadTimeout."""
-        with trio.move_on_after(timeout_s):
-            while not true():
-                await self._moved.wait()
-            return
+        self.waiting += 1
+        try:
+            with trio.move_on_after(timeout_s):
+                while not true():
+                    await self._moved.wait()
+                return
+        finally:
+            self.waiting -= 1
         raise ReadTimeout(f"{what} within {timeout_s:g} s", watermark=str(self.state.watermark))
 
     def caught_up(self, version: Version) -> bool:

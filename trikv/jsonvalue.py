@@ -38,11 +38,9 @@ _encode_text = json.JSONEncoder(
 encode_string: Callable[[str], str] = json.encoder.encode_basestring
 
 #: A text that is the one form of its value, as is seen at a glance: no escapes, no fraction.
-_PLAIN = r'"[^"\\\x00-\x1f]*"|0|-?[1-9][0-9]{0,17}|true|false|null'
-_SPACE = r"[ \t\n\r]*"
-_PLAIN_FIELD = re.compile(
-    rf'{_SPACE}\{{{_SPACE}"([a-z]+)"{_SPACE}:{_SPACE}({_PLAIN}){_SPACE}\}}{_SPACE}'
-)
+PLAIN = r'"[^"\\\x00-\x1f]*"|0|-?[1-9][0-9]{0,17}|true|false|null'
+SPACE = r"[ \t\n\r]*"
+_PLAIN_FIELD = re.compile(rf'{SPACE}\{{{SPACE}"([a-z]+)"{SPACE}:{SPACE}({PLAIN}){SPACE}\}}{SPACE}')
 
 
 def _parse_float(text: str) -> float:

@@ -16,12 +16,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from trikv import jsonvalue
-from trikv.errors import InvalidBody, InvalidKey
+from trikv import glance, jsonvalue
+from trikv.errors import InvalidBody, InvalidKey, TrikvError
 from trikv.state import NodeState, state_of
 from trikv.version import MAX_TIMESTAMP_US, PLAIN_EPOCH, Epoch, Record, Version, is_instance
 
@@ -44,6 +46,10 @@ LARGEST_VALUE_BYTES = 16 * 2**20
 
 #: A batch as it arrives: its records' bytes, one value beyond the bound, and the frame around each.
 MAX_REPLICATE_BODY_BYTES = 2 * (MAX_BATCH_BYTES + LARGEST_VALUE_BYTES)
+
+#: What batches say of themselves is kept for so many, of so many bytes at most.
+KEPT_HEADS = 16
+KEPT_HEAD_BYTES = 1024
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -159,7 +165,8 @@ class BatchBody(msgspec.Struct, frozen=True):
 class ReplicateAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A follower's acknowledgement: all records of the batch are on its disk.
 
-    `watched`: somebody watches it for changes, and waits for what is confirmed.
+    `watched`: somebody watches it for changes, or reads there what has yet to come, and waits to be told
+    how far it is.
     """
 
     status: str
@@ -282,6 +289,29 @@ def decode_value(body: bytes) -> str:
 
 def decode_replicate(body: bytes) -> Batch | Record:
     """A `/replicate` body: a leader's batch, or in the plain form one record."""
+    head, found, rest = body.partition(_RECORDS)
+    if found and rest.endswith(_END) and len(head) <= KEPT_HEAD_BYTES:
+        with suppress(UnicodeDecodeError, TrikvError):
+            records = glance.records(rest.removesuffix(_END).decode("utf-8"))
+            if records is not None:
+                return _decode_head(head + _RECORDS + _END)._replace(records=records)
+    return _decode_replicate(body)
+
+
+#: Between what a batch says of itself and its records, as `encode_batch` writes it; and its end.
+_RECORDS = b',"records":['
+_END = b"]}"
+
+
+@lru_cache(maxsize=KEPT_HEADS)
+def _decode_head(body: bytes) -> Batch:
+    """What a batch says of itself: it is the same for many, and this one has no records."""
+    batch = _decode_replicate(body)
+    assert isinstance(batch, Batch)
+    return batch
+
+
+def _decode_replicate(body: bytes) -> Batch | Record:
     decoded = jsonvalue.decode(body)
     if isinstance(decoded, dict) and "records" not in decoded and "timestamp" in decoded:
         return _plain_record(_convert(decoded, PlainBody))

@@ -26,7 +26,7 @@ from typing import TypeVar
 
 import trio
 
-from trikv.committer import Committer, RunBlocking
+from trikv.committer import Committer, DiskWatch, RunBlocking
 from trikv.config import Config
 from trikv.errors import NotFollower, NotLeader, NotReady, SettingError, StorageFailed
 from trikv.feed import Feed
@@ -213,7 +213,7 @@ async def open_node(
     store: Store,
     transport: Transport,
     run_blocking: RunBlocking,
-    run_commits: RunBlocking | None = None,
+    disk: DiskWatch | None = None,
     url: str | None = None,
     now_us: Callable[[], int] = wall_clock_us,
     rng: random.Random | None = None,
@@ -222,11 +222,11 @@ async def open_node(
 
     `url` is where clients reach it. `run_blocking`, `now_us` and `rng` are the seams for simulated
     time: how blocking work runs, the wall clock in microseconds, and where ids and backoffs come from.
-    With `run_commits`, commits run in a way of their own.
+    With a `disk`, commits run as that allows.
     """
     rng = rng or random.SystemRandom()
     try:
-        committer = Committer(store, run_commits or run_blocking, run_blocking)
+        committer = Committer(store, run_blocking, disk)
         async with trio.open_nursery() as services:
             services.start_soon(committer.run)
             async with trio.open_nursery() as wires:

@@ -57,6 +57,22 @@ _ALL = (
         "        return store.state",
     ),
     Mutant(
+        "a batch that overtakes what waits for the disk",
+        "trikv.committer",
+        "if alone and not self._busy and not self._waiting and not self._closed and self._quick():",
+        "if alone and not self._busy and not self._closed and self._quick():",
+        # Not by the walks: batches merge in whatever order.
+        "tests/unit/test_committer.py",
+    ),
+    Mutant(
+        "a batch of which only what is plain is read",
+        "trikv.glance",
+        "    if sum([len(item) for item, *_ in found]) != len(text):\n",
+        "    if not found and text:\n",
+        # Not by the walks: their values are plain.
+        "tests/unit/test_glance.py",
+    ),
+    Mutant(
         "a batch split",
         "trikv.leader",
         "            store.merge(records)\n            return records",

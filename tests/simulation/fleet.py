@@ -24,7 +24,7 @@ import trio
 from tests.simulation.disk import Disk, SimulatedStore
 from tests.simulation.network import OWNER, Network
 from tests.support import Clock, dump, lone_leaf, until
-from trikv.committer import run_inline
+from trikv.committer import DiskWatch, run_inline
 from trikv.config import Config
 from trikv.errors import PeerFailed, SettingError
 from trikv.lag import LagRange
@@ -127,6 +127,7 @@ class Fleet(trio.abc.Instrument):
                     store=life.store,
                     transport=_From(self.network, life),
                     run_blocking=_SlowDisk(self, life),
+                    disk=_FitfulDisk(self),
                     url=f"http://{life.name}",
                     now_us=self.clocks[life.name],
                     rng=random.Random(self.rng.randrange(2**32)),
@@ -322,6 +323,23 @@ class _SlowDisk:
         with trio.CancelScope(shield=True):
             await trio.sleep(disk_s)
         await self._life.check_lives()
+
+
+class _FitfulDisk(DiskWatch):
+    """Where blocking work takes a while at all, every other commit takes none."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__()
+        self._fleet = fleet
+        self._quick = False
+
+    @property
+    def quick(self) -> bool:
+        return self._quick
+
+    def timed(self, work: Callable[[], T]) -> T:
+        self._quick = self._fleet.disk_s > 0 and self._fleet.rng.random() < 0.5
+        return work()
 
 
 @asynccontextmanager

@@ -13,7 +13,11 @@ from trio.testing import MockClock
 
 from tests.support import Cluster, MemoryNetwork, open_cluster, put
 from trikv.lag import LagRange
+from trikv.link import FLUSH_S, TELL_S
 from trikv.pace import PAUSE_S
+from trikv.version import Version
+
+F1 = "http://follower1"
 
 #: How long a request takes here.
 TAKES_S = 0.001
@@ -25,10 +29,14 @@ class Delays:
     def __init__(self) -> None:
         self.of: dict[str, float] = {}
         self.sent: Counter[str] = Counter()
+        self.told: Counter[str] = Counter()
+        """Requests with records, and requests with a watermark."""
 
     async def __call__(self, url: str, target: str, body: bytes | None) -> None:
         if target == "/replicate" and body and b'"key"' in body:
             self.sent[url] += 1
+        if target == "/replicate" and body and b'"watermark"' in body:
+            self.told[url] += 1
         await trio.sleep(self.of.get(url, TAKES_S))
 
 
@@ -137,3 +145,56 @@ async def test_lag_that_is_turned_off_makes_spare_and_that_is_turned_on_hurries(
             delays.sent.clear()
             await write_for(cluster, 1)
             assert least < min(delays.sent.values()) < most
+
+
+# -- how far a follower is ------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def open_busy(seconds: float) -> AsyncIterator[tuple[Cluster, Delays]]:
+    """A leader with one follower; inside the block it is written to for so long."""
+    delays = Delays()
+    async with (
+        open_cluster(1, network=MemoryNetwork(before=delays), write_quorum=1) as cluster,
+        trio.open_nursery() as nursery,
+    ):
+        await trio.sleep(1)
+        delays.sent.clear()
+        delays.told.clear()
+        nursery.start_soon(write_for, cluster, seconds)
+        yield cluster, delays
+
+
+async def test_while_requests_follow_each_other_few_bring_a_watermark(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_busy(1) as (cluster, delays):
+        await trio.sleep(0.9)
+        assert delays.sent[F1] > 400
+        assert 0.9 / (TELL_S + 2 * TAKES_S) - 2 <= delays.told[F1] <= 0.9 / TELL_S + 2
+        follower = cluster.followers[F1].follower
+        assert follower is not None
+        newest = cluster.node.store.greatest_version()
+        assert newest is not None
+        behind_us = newest.timestamp_us - follower.state.watermark.timestamp_us
+        assert behind_us <= (TELL_S + 5 * TAKES_S) * 1e6
+        await trio.sleep(0.1 + FLUSH_S + 2 * TAKES_S)
+        assert follower.state.watermark == cluster.leader.confirmed
+
+
+async def test_who_waits_to_hear_how_far_a_follower_is_is_told_with_the_next_request_but_one(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_busy(2) as (cluster, _):
+        follower = cluster.followers[F1].follower
+        assert follower is not None
+        took_s = []
+        for _ in range(20):
+            await trio.sleep(0.05)
+            newest: Version | None = cluster.node.store.greatest_version()
+            assert newest is not None
+            began = trio.current_time()
+            await follower.until(lambda: follower.caught_up(newest), 1, "all of it")  # noqa: B023
+            took_s.append(trio.current_time() - began)
+        assert max(took_s) <= 6 * TAKES_S
+        assert follower.waiting == 0

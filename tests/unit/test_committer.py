@@ -1,7 +1,8 @@
 """Group commit: one transaction for all that wait, and nobody is told before it is on disk.
 
-`Disk` is how blocking work is run here: inline, but only when the test lets it, so that a test decides
-what gathers while the disk is busy. `CountedStore` counts transactions, and fails where it is told to.
+`HeldDisk` is how blocking work is run here: inline, but only when the test lets it, so that a test
+decides what gathers while the disk is busy. `CountedStore` counts transactions, and fails where it is
+told to.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +26,7 @@ from trikv.committer import (
     TRUSTED,
     Change,
     Committer,
-    RunByDisk,
+    DiskWatch,
     run_in_thread,
     run_inline,
 )
@@ -35,7 +37,7 @@ from trikv.version import Epoch, Record, Version
 T = TypeVar("T")
 
 
-class Disk:
+class HeldDisk:
     """Runs work once it is `ready`; a disk that is not makes whoever waits for it gather."""
 
     def __init__(self) -> None:
@@ -88,7 +90,7 @@ def refuse(store: Store) -> None:
 class Bench:
     """A committer at work on a store, and what became of the changes given to it."""
 
-    def __init__(self, committer: Committer, store: CountedStore, disk: Disk) -> None:
+    def __init__(self, committer: Committer, store: CountedStore, disk: HeldDisk) -> None:
         self.committer, self.store, self.disk = committer, store, disk
         self.outcomes: dict[str, object] = {}
 
@@ -116,7 +118,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(autojump_clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[Bench]:
-    disk = Disk()
+    disk = HeldDisk()
     with closing(CountedStore()) as store:
         committer = Committer(store, disk)
         nursery.start_soon(committer.run)
@@ -246,7 +248,7 @@ async def test_close_drains_what_waits_and_takes_no_more(bench: Bench) -> None:
 
 async def test_run_ends_after_close_once_all_is_committed(autojump_clock: MockClock) -> None:
     with closing(CountedStore()) as store:
-        committer = Committer(store, Disk())
+        committer = Committer(store, HeldDisk())
         with trio.fail_after(1):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(committer.run)
@@ -257,7 +259,7 @@ async def test_run_ends_after_close_once_all_is_committed(autojump_clock: MockCl
 
 async def test_a_bug_in_a_change_is_not_swallowed(autojump_clock: MockClock) -> None:
     with closing(CountedStore()) as store:
-        committer = Committer(store, Disk())
+        committer = Committer(store, HeldDisk())
         with pytest.RaisesGroup(
             ZeroDivisionError, StorageFailed
         ):  # the second: whoever waits is told
@@ -346,7 +348,7 @@ async def test_a_locked_database_is_a_storage_failure(tmp_path: Path) -> None:
 
 async def test_a_committer_that_is_cancelled_lets_nobody_wait(autojump_clock: MockClock) -> None:
     with closing(CountedStore()) as store:
-        committer = Committer(store, Disk())
+        committer = Committer(store, HeldDisk())
         told = 0
 
         async def wait() -> None:
@@ -387,37 +389,154 @@ class Clock:
         return threading.get_ident()
 
 
-async def test_commits_run_in_a_thread_until_the_disk_was_quick_for_long() -> None:
+def test_a_disk_is_quick_once_it_was_for_long_and_until_it_is_slow_once() -> None:
     clock = Clock()
-    run = RunByDisk(clock, clock.computed)
-    here = threading.get_ident()
-    clock.took_s = QUICK_S / 2
-    ran = [await run(clock.work) for _ in range(TRUSTED + 5)]
-    assert here not in ran[:TRUSTED]
-    assert ran[TRUSTED:] == [here] * 5
-    clock.took_s = 2 * QUICK_S
-    assert await run(clock.work) == here  # which could not be known
-    assert await run(clock.work) != here
-    clock.took_s = 0
-    assert here not in [await run(clock.work) for _ in range(TRUSTED)]
-    assert await run(clock.work) == here
+    disk = DiskWatch(clock, clock.computed)
+
+    def was_quick(took_s: float, times: int) -> list[bool]:
+        clock.took_s = took_s
+        return [disk.quick for _ in range(times) if disk.timed(clock.work)]
+
+    assert was_quick(QUICK_S / 2, TRUSTED + 2) == [False] * (TRUSTED - 1) + [True] * 3
+    assert was_quick(2 * QUICK_S, 1) == [False]
+    assert was_quick(0.0, TRUSTED) == [False] * (TRUSTED - 1) + [True]
 
 
-async def test_what_a_commit_computes_is_not_the_disks_doing_unless_it_is_long() -> None:
+def test_what_a_commit_computes_is_not_the_disks_doing_unless_it_is_long() -> None:
     clock = Clock()
-    run = RunByDisk(clock, clock.computed)
-    here = threading.get_ident()
+    disk = DiskWatch(clock, clock.computed)
     clock.took_s, clock.computes_s = 2 * QUICK_S, 1.5 * QUICK_S
-    ran = [await run(clock.work) for _ in range(TRUSTED + 2)]
-    assert here not in ran[:TRUSTED]
-    assert ran[TRUSTED:] == [here] * 2
+    for _ in range(TRUSTED):
+        disk.timed(clock.work)
+    assert disk.quick
     clock.took_s = clock.computes_s = 1.5 * LONG_S
-    assert await run(clock.work) == here
-    assert await run(clock.work) != here
+    disk.timed(clock.work)
+    assert not disk.quick
 
 
+def test_a_disk_that_refuses_quickly_is_quick_and_its_error_is_passed_on() -> None:
+    disk = DiskWatch(Clock(), lambda: 0.0)
+
+    def refuse() -> None:
+        raise OSError("no space")
+
+    for _ in range(TRUSTED):
+        with pytest.raises(OSError, match="no space"):
+            disk.timed(refuse)
+    assert disk.quick
+
+
+async def test_commits_run_by_what_runs_blocking_work_until_the_disk_is_quick(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    clock, held = Clock(), HeldDisk()
+    disk = DiskWatch(clock, clock.computed)
+    with closing(CountedStore()) as store:
+        committer = Committer(store, held, disk)
+        nursery.start_soon(committer.run)
+        for number in range(TRUSTED + 5):
+            await committer.commit(put(f"{number}"))
+        assert (held.finished, store.commits) == (TRUSTED, TRUSTED + 5)
+        clock.took_s = 2 * QUICK_S
+        disk.timed(clock.work)
+        await committer.commit(put("slow"))
+        assert (held.finished, store.commits) == (TRUSTED + 1, TRUSTED + 6)
+        committer.close()
+        await wait_all_tasks_blocked()
+
+
+class QuickDisk(DiskWatch):
+    """Quick, unless a test says otherwise."""
+
+    quick = True
+
+
+async def never(work: Callable[[], T]) -> T:
+    raise AssertionError("nothing here is to be run as blocking work")
+
+
+async def test_who_commits_on_a_quick_disk_gives_others_their_turn(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    with closing(CountedStore()) as store:
+        committer = Committer(store, never, QuickDisk())
+        nursery.start_soon(committer.run)
+        turns = 0
+
+        def again(*_: object) -> None:
+            if turns < 5 and store.commits < 100:
+                committer.submit(put("a"), again)
+
+        again()
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+            turns += 1
+        assert 0 < store.commits <= 6
+        committer.close()
+        await wait_all_tasks_blocked()
+
+
+async def test_one_that_expects_no_company_is_committed_at_once_on_a_quick_disk() -> None:
+    with closing(CountedStore()) as store:
+        committer = Committer(store, never, QuickDisk())
+        after: list[int] = []
+        committer.after = lambda: after.append(store.commits)
+        # Nobody runs the committer, so nobody else can have done it.
+        assert await committer.commit(put("a"), alone=True) == "a"
+        assert store.get("a") is not None
+        with pytest.raises(StaleEpoch):
+            await committer.commit(refuse, alone=True)
+        store.failing.add("b")
+        with pytest.raises(StorageFailed, match="disk I/O error at b"):
+            await committer.commit(put("b"), alone=True)
+        assert store.get("b") is None
+        assert committer.tally.failures == 1
+        assert after == [1, 2, 2]
+        committer.close()
+        with pytest.raises(NotReady):
+            await committer.commit(put("c"), alone=True)
+        assert store.get("c") is None
+
+
+async def test_one_that_expects_no_company_waits_its_turn_where_the_disk_is_not_quick(
+    bench: Bench,
+) -> None:
+    for disk in (None, DiskWatch(Clock())):
+        bench.committer._disk = disk
+        finished = bench.disk.finished
+        assert await bench.committer.commit(put("a"), alone=True) == "a"
+        assert bench.disk.finished == finished + 1
+
+
+async def test_one_that_expects_no_company_comes_behind_what_waits(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    with closing(CountedStore()) as store:
+        committer = Committer(store, never, QuickDisk())
+        order: list[str] = []
+
+        def note(name: str) -> Change[None]:
+            return lambda _: order.append(name)
+
+        committer.submit(note("first"), lambda *_: None)
+        nursery.start_soon(partial(committer.commit, note("second"), alone=True))
+        await wait_all_tasks_blocked()
+        assert order == []
+        nursery.start_soon(committer.run)
+        await wait_all_tasks_blocked()
+        assert order == ["first", "second"]
+        committer.close()
+        await wait_all_tasks_blocked()
+
+
+def many(store: Store) -> None:
+    """So much that the log wants to be written back."""
+    store.merge([Record(f"{i}", "1", Version(Epoch(1, "a"), 2)) for i in range(CHECKPOINT_PAGES)])
+
+
+@pytest.mark.parametrize("alone", [False, True])
 async def test_checkpoints_run_apart_between_groups_and_commits_wait_for_them(
-    tmp_path: Path, autojump_clock: MockClock
+    tmp_path: Path, autojump_clock: MockClock, alone: bool
 ) -> None:
     began, may_end = trio.Event(), trio.Event()
     checkpoints: list[object] = []
@@ -429,24 +548,16 @@ async def test_checkpoints_run_apart_between_groups_and_commits_wait_for_them(
         return work()
 
     with closing(Store.open(tmp_path, "fsync")) as store:
-        committer = Committer(store, Disk(), slowly)
+        committer = Committer(store, slowly, QuickDisk())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(committer.run)
-            await committer.commit(put("a"))
+            await committer.commit(put("a"), alone=alone)
             assert not began.is_set()
-
-            def many(store: Store) -> None:
-                store.merge(
-                    [
-                        Record(f"{i}", "1", Version(Epoch(1, "a"), 2))
-                        for i in range(CHECKPOINT_PAGES)
-                    ]
-                )
-
-            await committer.commit(many)  # who waits for a commit does not wait for the checkpoint
+            # Who waits for a commit does not wait for the checkpoint.
+            await committer.commit(many, alone=alone)
             await began.wait()
             assert store.checkpoint_is_due()
-            nursery.start_soon(committer.commit, put("b"))
+            nursery.start_soon(partial(committer.commit, put("b"), alone=alone))
             await wait_all_tasks_blocked()
             assert store.get("b") is None
             may_end.set()
@@ -455,18 +566,6 @@ async def test_checkpoints_run_apart_between_groups_and_commits_wait_for_them(
             assert checkpoints == [store.checkpoint]
             assert not store.checkpoint_is_due()
             committer.close()
-
-
-async def test_a_disk_that_refuses_quickly_is_quick_and_its_error_is_passed_on() -> None:
-    run = RunByDisk(Clock(), lambda: 0.0)
-
-    def refuse() -> None:
-        raise OSError("no space")
-
-    for _ in range(TRUSTED + 1):
-        with pytest.raises(OSError, match="no space"):
-            await run(refuse)
-    assert run.quick == TRUSTED + 1
 
 
 async def test_what_follows_a_commit_follows_it_whoever_has_left(bench: Bench) -> None:

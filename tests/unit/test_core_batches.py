@@ -86,7 +86,7 @@ async def test_a_heartbeat_that_would_change_nothing_is_looked_at_like_any_batch
     at_rest = Batch(BOSS, EPOCH, [], "one", Version(EPOCH, 5), Version(EPOCH, 5))
     assert await follower.merge_batch(at_rest) == EPOCH  # its floor moves: nothing is left to purge
 
-    async def no_more(*_: object) -> None:
+    async def no_more(*_: object, **__: object) -> None:
         raise AssertionError("a heartbeat took a transaction")
 
     follower._committer.commit = no_more  # type: ignore[method-assign, assignment]

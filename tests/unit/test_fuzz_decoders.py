@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -29,8 +30,9 @@ from loadgen import api, options
 from loadgen.errors import LoadgenError
 from tests.unit import fuzzing as fuzz
 from tests.unit.fuzzing import bodies_like, examples, odd_texts, shaped
+from tests.unit.strategies import close_records, close_versions
 from tests.unit.strategies import records as any_records
-from trikv import configuration, jsonvalue, messages
+from trikv import configuration, glance, jsonvalue, messages
 from trikv.config import SETTINGS, base_url, read_config
 from trikv.errors import (
     BadRequest,
@@ -50,6 +52,7 @@ from trikv.state import NodeState, facts_of, state_of
 from trikv.store import FILE_NAME, LOCK_NAME, Store
 from trikv.transport import HttpTransport, Reply
 from trikv.version import MAX_EPOCH_NUMBER, MAX_TIMESTAMP_US, Epoch, Record, Version, is_instance
+from trikv.web import kv
 from trikv.web.exchange import Request, boolean, key_of, parameters, query_of, version, whole
 from trikv.web.kv import precondition_of
 
@@ -185,6 +188,61 @@ def test_a_real_batch_with_a_few_bytes_changed_is_well_formed_or_refused(
         found = messages.decode_replicate(body)
         for one in found.records if isinstance(found, Batch) else [found]:
             check_record(one)
+
+
+def outcome(call: Callable[[], object]) -> object:
+    """What it returns, or is refused with."""
+    try:
+        return call()
+    except BadRequest as error:
+        return type(error), error.detail, error.extra
+
+
+_encoded_batches = st.builds(
+    lambda records, watermark: messages.encode_batch(
+        messages.LeaderName("boss"),
+        Epoch(1, "a"),
+        [messages.encode_record(one) for one in records],
+        watermark=watermark,
+    ),
+    st.lists(close_records | any_records, max_size=4),
+    st.none() | close_versions,
+)
+
+
+@examples(400)
+@given(_encoded_batches | fuzz.mutated(_encoded_batches) | bodies_like(fuzz.batch))
+def test_a_batch_that_is_read_at_a_glance_is_read_as_with_care(body: bytes) -> None:
+    at_a_glance = outcome(lambda: messages.decode_replicate(body))
+    assert at_a_glance == outcome(lambda: messages._decode_replicate(body))
+
+
+_plain_operations = fuzz.array_of(
+    st.sampled_from(
+        [
+            *('{"op":"put","key":"a","value":1}', '{"op":"delete","key":"b"}'),
+            *(' { "op" : "put" , "key" : "c" , "value" : "d" } ', '{"op": "delete", "key": "a"}'),
+            *(
+                '{"op":"put","key":"e","value":[1.5]}',
+                '{"op":"put","key":"\\n","value":"12345678"}',
+            ),
+        ]
+    )
+).map(lambda text: f'{{"operations":{text}}}'.encode())
+
+
+@examples(400)
+@given(
+    _plain_operations
+    | fuzz.mutated(_plain_operations)
+    | bodies_like(shaped({"operations": fuzz.array_of(fuzz.operation)}))
+)
+def test_operations_that_are_read_at_a_glance_are_read_as_with_care(body: bytes) -> None:
+    node: Any = SimpleNamespace(config=SimpleNamespace(max_value_bytes=9))
+    at_a_glance = outcome(lambda: kv._operations(node, body))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(glance, "operations", lambda _: None)
+        assert at_a_glance == outcome(lambda: kv._operations(node, body))
 
 
 @examples(200)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from trikv import jsonvalue
+from trikv import glance, jsonvalue
 from trikv.delivery import Write
 from trikv.errors import InvalidBody, InvalidParameter, NotFound, TooLarge
 from trikv.jsonvalue import size_of
@@ -74,15 +74,7 @@ async def batch(node: Node, request: Request) -> Answer:
             raise InvalidParameter(
                 f"{name}: expected none with a batch: its operations have if_version", field=name
             )
-    body = decode_body(request.body, OperationsBody)
-    count = len(body.operations)
-    if not 1 <= count <= MAX_BATCH_OPERATIONS:
-        raise InvalidBody(
-            f"operations: expected 1 to {MAX_BATCH_OPERATIONS}, got {count}", field="operations"
-        )
-    operations = [
-        _operation(node, one, f"operations[{i}]") for i, one in enumerate(body.operations)
-    ]
+    operations = _operations(node, request.body)
     places: dict[str, int] = {}
     for index, operation in enumerate(operations):
         first = places.setdefault(operation.key, index)
@@ -99,8 +91,8 @@ async def batch(node: Node, request: Request) -> Answer:
             field="operations",
         )
     confirmed = await leader.write(operations)
-    text = f'{{"operations":{count},"version":"{confirmed.version}"{_outcome(confirmed, asked)}'
-    return _write_answer(text, confirmed, asked)
+    text = f'{{"operations":{len(operations)},"version":"{confirmed.version}"'
+    return _write_answer(text + _outcome(confirmed, asked), confirmed, asked)
 
 
 async def get_key(node: Node, request: Request) -> Answer:
@@ -195,6 +187,22 @@ def precondition_of(request: Request) -> Precondition:
             'If-Match: expected * or versions in quotes, like "3.0f4c2a9d81e7-1700000000000000"',
             field="If-Match",
         ) from None
+
+
+def _operations(node: Node, body: bytes) -> list[Operation]:
+    """The operations of a batch. Raises MalformedJson, InvalidBody, InvalidKey, TooLarge."""
+    plain = glance.operations(body)
+    bodies = decode_body(body, OperationsBody).operations if plain is None else []
+    count = len(bodies if plain is None else plain)
+    if not 1 <= count <= MAX_BATCH_OPERATIONS:
+        raise InvalidBody(
+            f"operations: expected 1 to {MAX_BATCH_OPERATIONS}, got {count}", field="operations"
+        )
+    if plain is None:
+        return [_operation(node, one, f"operations[{i}]") for i, one in enumerate(bodies)]
+    for index, (_, value) in enumerate(plain):
+        check_value_size(node, value, f"operations[{index}].value")
+    return [Operation(key, value) for key, value in plain]
 
 
 def _operation(node: Node, body: OperationBody, field: str) -> Operation:

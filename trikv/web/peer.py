@@ -32,7 +32,7 @@ async def replicate(node: Node, request: Request) -> Answer:
         await follower.merge_plain(message)
         return answer({"status": "ok"})
     epoch = await follower.merge_batch(message)
-    watched = len(node.watches) > 0
+    watched = len(node.watches) > 0 or follower.waiting > 0
     return answer(ReplicateAnswer("ok", node.config.node_id, str(epoch), watched))
 
 

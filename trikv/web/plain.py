@@ -6,12 +6,12 @@ Rules
   is for Hypercorn to judge: `NotPlain` is no verdict.
 - So nothing that could be framed in two ways (a length twice, or beside a transfer coding; a folded
   line, a bare line feed, a NUL) is read here at all.
-- The head is read by httptools, too, which must agree that it is one, and nothing behind it: where a body
-  ends is said by its length alone.
+- The head is read by httptools, too, which must agree that it is one, and nothing behind it: where a
+  body ends is said by its length alone.
 
-How it works. What changes from request to request is the target, and the rest of a head is much the same:
-the first line is read here, and what the lines behind it say is kept for those who send them again. (With
-another target they say the same: no header of those that are known has to do with it.)
+How it works. What changes from request to request is the target; the rest of a head is mostly the same.
+So the first line is read here, and what the lines behind it say is kept for those who send them again.
+(With another target they say the same: no header that is known here has to do with it.)
 """
 
 from __future__ import annotations

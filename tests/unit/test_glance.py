@@ -1,0 +1,140 @@
+"""What is read at a glance, and what is left to be read with care. Both read alike: `test_fuzz_*`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from trikv import glance, messages
+from trikv.errors import InvalidBody
+from trikv.messages import LeaderName, encode_batch, encode_record
+from trikv.version import Epoch, Record, Version
+
+VERSION = Version(Epoch(3, "0f4c2a9d81e7"), 1_700_000_000_000_000)
+PLAIN_VALUES = ['"v"', '""', '"é😀\x7f"', '"a, b: {[]}"', "0", "-17", "true", "false", "null", ""]
+OTHER_VALUES = ["1.5", "[]", '{"a":1}', '"\\n"', '"\\""', "1" * 19]
+
+
+def records_of(values: list[str]) -> list[Record]:
+    return [Record(f"k{i}", value, VERSION) for i, value in enumerate(values)]
+
+
+def text_of(records: list[Record]) -> str:
+    return ",".join(map(encode_record, records))
+
+
+def test_records_with_plain_values_are_read_at_a_glance_and_others_are_not() -> None:
+    plain = records_of(PLAIN_VALUES)
+    assert glance.records(text_of(plain)) == plain
+    assert glance.records("") == []
+    for value in OTHER_VALUES:
+        assert glance.records(text_of([*plain, *records_of([value])])) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        text_of(records_of(["1", "2"])) + ",",
+        "," + text_of(records_of(["1"])),
+        text_of(records_of(["1"])) + " ",
+        text_of(records_of(["1", "2"])).replace("},{", "}{"),
+        text_of(records_of(["1", "2"])).replace("},{", "},,{"),
+        text_of(records_of(["1"])).replace('"value"', '"Value"'),
+        text_of(records_of(["1"])).replace(":1}", ":1,}"),
+        text_of([Record("a\\b", "1", VERSION)]),
+        text_of([Record("\0a", "1", VERSION)]),
+        text_of([Record("a" * 129, "1", VERSION)]),
+        text_of([Record("", "1", VERSION)]),
+        text_of(records_of(["1"])).replace("3.0f", "03.0f"),
+        text_of(records_of(["1"])).replace("3.0f", "9999999999.0f"),
+    ],
+)
+def test_what_is_not_quite_a_record_is_not_read_at_a_glance(text: str) -> None:
+    assert glance.records(text) is None
+
+
+def test_a_batch_of_plain_records_needs_no_careful_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = records_of(PLAIN_VALUES)
+    leader = LeaderName("leader", "http://leader:1")
+    told = {"follower": "0a", "watermark": VERSION, "floor": VERSION, "established": True}
+    body = encode_batch(leader, VERSION.epoch, list(map(encode_record, records)), **told)  # type: ignore[arg-type]
+    carefully = messages._decode_replicate(body)
+    first = messages.decode_replicate(body)
+    assert first == carefully
+    monkeypatch.setattr(messages, "_decode_replicate", None)
+    again = messages.decode_replicate(body)  # what it says of itself is known by now
+    assert again == carefully
+    assert isinstance(again, messages.Batch)
+    assert isinstance(first, messages.Batch)
+    assert again.records is not first.records  # as the batch may be changed by who has it
+
+
+def test_what_is_wrong_with_a_batch_is_said_as_ever() -> None:
+    body = encode_batch(LeaderName("leader"), Epoch(0, "a"), [text_of(records_of(["1"]))])
+    with pytest.raises(InvalidBody, match="epoch number is at least 1"):
+        messages.decode_replicate(body)
+    with pytest.raises(InvalidBody, match=r"records\[0\].value: |either a value"):
+        messages.decode_replicate(body.replace(b"0.a", b"1.a").replace(b"value", b"valve"))
+
+
+OPERATIONS: list[dict[str, Any]] = [
+    {"op": "put", "key": "a", "value": "text, {with} [all] kinds"},
+    {"op": "delete", "key": "é"},
+    {"op": "put", "key": "b" * 128, "value": None},
+    {"op": "put", "key": "c", "value": 12},
+]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" , ", " : ")])
+def test_operations_are_read_at_a_glance_however_they_are_spaced(
+    indent: int | None, separators: tuple[str, str]
+) -> None:
+    for operations in (OPERATIONS, OPERATIONS[:1], []):
+        text = json.dumps(
+            {"operations": operations}, indent=indent, separators=separators, ensure_ascii=False
+        )
+        expected = [
+            (one["key"], json.dumps(one["value"]) if "value" in one else "") for one in operations
+        ]
+        assert glance.operations(f" {text}\r\n".encode()) == expected
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        '{"op":"put","key":"a","value":1.5}',
+        '{"op":"put","key":"a","value":1,"if_version":null}',
+        '{"op":"put","key":"a"}',
+        '{"op":"delete","key":"a","value":1}',
+        '{"op":"delete","key":"a"},',
+        '{"key":"a","op":"delete"}',
+        '{"op":"Put","key":"a","value":1}',
+        '{"op":"put","key":"\\u0061","value":1}',
+        '{"op":"put","key":"","value":1}',
+        "",
+        "1",
+    ],
+)
+def test_an_operation_that_is_not_plain_is_not_read_at_a_glance(operation: str) -> None:
+    plain = '{"op":"put","key":"z","value":1}'
+    assert glance.operations(f'{{"operations":[{plain},{operation}]}}'.encode()) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"operations":[]',
+        b'{"operations":[]}]',
+        b'{"operations":[],"more":1}',
+        b'\xef\xbb\xbf{"operations":[]}',
+        b'{"operations":[{"op":"delete","key":"\xff"}]}',
+        b'{"operations":[{"op":"delete","key":"\xed\xa0\x80"}]}',
+        b"",
+        b"[]",
+    ],
+)
+def test_a_body_that_is_not_just_operations_is_not_read_at_a_glance(body: bytes) -> None:
+    assert glance.operations(body) is None
