@@ -15,8 +15,8 @@ runs them in one transaction in a worker thread. While it waits for the disk, th
 the slower the disk, the larger the groups. No timer is needed.
 
 A thread takes a commit to the disk and its outcome back, for more than a quick disk takes itself: while
-it is quick (see `DiskWatch`) commits run here and now. Then one that expects no company, like a follower's
-batch, is not even handed to the task.
+it is quick (see `DiskWatch`) commits run here and now. Then one that expects no company, such as a
+follower's batch, is not even handed to the task.
 
 Every now and then the store wants a checkpoint: it runs between two groups, in the thread whatever the
 disk is like. It says nothing of how quick a commit is.
