@@ -47,7 +47,7 @@ APPLICATION_ID = 0x74726B76  # "trkv": tells our files from other programs'
 FORMAT = 1
 
 #: Pages in the write-ahead log that make a checkpoint due: SQLite's own measure.
-CHECKPOINT_PAGES = 1_000
+CHECKPOINT_PAGES = 4_000
 
 #: SQLite's default size of a page, and how many a transaction writes beside its records.
 _DATABASE_PAGE_BYTES = 4_096
@@ -181,7 +181,8 @@ class Store:
         connection.execute("PRAGMA journal_mode = WAL")
         level = "FULL" if durability == "fsync" else "NORMAL"
         connection.execute(f"PRAGMA synchronous = {level}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {4 * CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {2 * CHECKPOINT_PAGES}")
+        connection.execute("PRAGMA cache_size = -16384")
         connection.execute("PRAGMA fullfsync = ON")  # macOS: else data stays in the drive
         if new:
             connection.executescript(
@@ -258,7 +259,10 @@ class Store:
         rows = [*map(_row, records)]
         self._writer.executemany(_MERGE, rows)
         # One page of the map and one of the index for each, where their keys lie far apart.
-        self._log_pages += 2 * len(rows) + sum(len(row[1]) for row in rows) // _DATABASE_PAGE_BYTES
+        pages = 2 * len(rows) + sum(len(row[1]) for row in rows) // _DATABASE_PAGE_BYTES
+        if len(rows) > 100:
+            pages = min(pages, self._writer.execute("PRAGMA page_count").fetchone()[0])
+        self._log_pages += pages
 
     def set_state(self, state: NodeState) -> None:
         """What the node knows of itself from now on. Raises AssertionError if it contradicts itself."""
