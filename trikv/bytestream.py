@@ -3,7 +3,8 @@
 trio's own SocketStream goes back to the scheduler after each send and before each receive, even if there
 is nothing to wait for. Here
 
-- `receive` always gives others their turn: while it waits, or after it has not had to;
+- `receive` always gives others their turn, and looks for bytes only when it is told that there are some:
+  where requests and answers follow each other, there are none yet when it is called;
 - `send` does so only if it must wait; whoever sends in a loop receives in it, too.
 
 One task at a time uses a stream. Whatever goes wrong is an OSError. Waiting can be cancelled, and a
@@ -36,13 +37,6 @@ class ByteStream:
 
     async def receive(self, most: int) -> bytes:
         """The next bytes, so many at most; b"" at their end."""
-        try:
-            data = self.socket.recv(most)
-        except BlockingIOError:
-            pass
-        else:
-            await trio.lowlevel.checkpoint()
-            return data
         while True:
             await trio.lowlevel.wait_readable(self.socket)
             try:
@@ -52,11 +46,11 @@ class ByteStream:
 
     async def send(self, data: bytes) -> None:
         """Send all of it."""
-        rest = memoryview(data)
+        sent = 0
         while True:
             with suppress(BlockingIOError):
-                rest = rest[self.socket.send(rest) :]
-            if not rest:
+                sent += self.socket.send(memoryview(data)[sent:] if sent else data)
+            if sent == len(data):
                 return
             await trio.lowlevel.wait_writable(self.socket)
 

@@ -19,7 +19,7 @@ from trikv.version import Record, Version
 
 _KEY = r'"([^"\\\x00-\x1f]{1,128})"'  # of 512 bytes at most
 _RECORD = re.compile(
-    rf'(\{{"key":{_KEY},"version":"([0-9a-z.-]{{1,64}})",(?:"value":({PLAIN})|"deleted":true)\}}'
+    rf'(\{{"key":{_KEY},"version":"([0-9a-z.]{{1,43}}-[0-9]{{1,16}})",(?:"value":({PLAIN})|"deleted":true)\}}'
     r"(?:,(?=\{)|\Z))"
 )
 

@@ -254,7 +254,13 @@ class Leader:
         """Whether a quorum of links could take so much, beside what is being committed."""
         records += self._coming_records
         size += self._coming_bytes
-        roomy = {name_of(link) for link in self.links if link.has_room(records, size) and link.live}
+        roomy: set[str] = set()
+        least = self.write_quorum
+        for link in self.links:
+            if link.live and link.has_room(records, size):
+                roomy.add(name_of(link))
+                if len(roomy) >= least and self.enough(roomy):
+                    return True
         return self.enough(roomy)
 
     async def _wait_for_room(self, records: int, size: int) -> None:
@@ -427,10 +433,12 @@ class Leader:
     def _told(self, delivery: Delivery, link: Link, leg: Leg, counts: bool) -> None:
         """What became of a delivery to one follower."""
         delivery.told(leg, link.node_id, counts)
-        for write in delivery.writes:
-            if leg.acked_at is not None:
-                link.tally.ack_ms.observe((leg.acked_at - write.began) * 1000)
-            if delivery.out == 0:
+        if leg.acked_at is not None:
+            observe = link.tally.ack_ms.observe
+            for write in delivery.writes:
+                observe((leg.acked_at - write.began) * 1000)
+        if delivery.out == 0:
+            for write in delivery.writes:
                 del self._deliveries[write.version]
         self.progress()
 

@@ -295,8 +295,7 @@ class Link:
         self._held[parcel] = None
         self._held_records += content.records
         self.held_bytes += content.size
-        for timestamp_us in content.timestamps_us:
-            self._outstanding.add(timestamp_us)
+        self._outstanding.add(content.timestamps_us[0], content.timestamps_us[-1])
         return parcel
 
     def has_room(self, records: int, size: int) -> bool:
@@ -437,9 +436,8 @@ class Link:
 
     def _arrived(self, parcel: Parcel) -> None:
         """The follower has acknowledged it."""
-        if parcel.content is not None:
-            for timestamp_us in parcel.content.timestamps_us:
-                self._outstanding.settle(timestamp_us)
+        if parcel.content is not None and parcel.content.timestamps_us:
+            self._outstanding.settle(parcel.content.timestamps_us[0])
         if parcel in self._held and self._is(LinkState.SYNCING):
             self._undecided.append(parcel)
         else:

@@ -47,6 +47,9 @@ LARGEST_VALUE_BYTES = 16 * 2**20
 #: A batch as it arrives: its records' bytes, one value beyond the bound, and the frame around each.
 MAX_REPLICATE_BODY_BYTES = 2 * (MAX_BATCH_BYTES + LARGEST_VALUE_BYTES)
 
+#: What a batch begins with is made once for a session, and kept for so many: more than a leader has links.
+KEPT_OPENINGS = 128
+
 #: What batches say of themselves is kept for so many, of so many bytes at most.
 KEPT_HEADS = 16
 KEPT_HEAD_BYTES = 1024
@@ -427,18 +430,23 @@ def encode_batch(
     confirmed: Version | None = None,
 ) -> bytes:
     """A batch of encoded records as a request body."""
-    head = f'{{"leader":{msgspec.json.encode(leader).decode()},"epoch":"{epoch}",'
-    for name, value in (
-        ("follower", follower),
-        ("watermark", watermark),
-        ("floor", floor),
-        ("confirmed", confirmed),
-    ):
-        if value is not None:
-            head += f'"{name}":"{value}",'
+    head = _opening(leader, epoch, follower)
+    if watermark is not None:
+        head += f'"watermark":"{watermark}",'
+    if floor is not None:
+        head += f'"floor":"{floor}",'
+    if confirmed is not None:
+        head += f'"confirmed":"{confirmed}",'
     if established:
         head += '"established":true,'
     return (f'{head}"records":[' + ",".join(records) + "]}").encode()
+
+
+@lru_cache(maxsize=KEPT_OPENINGS)
+def _opening(leader: LeaderName, epoch: Epoch, follower: str | None) -> str:
+    """What all batches of a session begin with."""
+    text = f'{{"leader":{msgspec.json.encode(leader).decode()},"epoch":"{epoch}",'
+    return text if follower is None else f'{text}"follower":"{follower}",'
 
 
 def encode_records_page(records: Iterable[Record], following: Version | None) -> bytes:

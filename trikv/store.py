@@ -46,7 +46,7 @@ LOCK_NAME = "lock"  # a database too, and empty: SQLite's locks work alike on ev
 APPLICATION_ID = 0x74726B76  # "trkv": tells our files from other programs'
 FORMAT = 1
 
-#: Pages in the write-ahead log that make a checkpoint due: SQLite's own measure.
+#: Pages in the write-ahead log that make a checkpoint due: what is written again and again is written back once.
 CHECKPOINT_PAGES = 4_000
 
 #: SQLite's default size of a page, and how many a transaction writes beside its records.

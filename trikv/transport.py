@@ -10,6 +10,7 @@ babbling is the same thing.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
@@ -124,6 +125,7 @@ class HttpTransport:
             return Reply(response.status_code, bytes(reply))
 
 
+@lru_cache(maxsize=256)  # there are few, and each is asked for again and again
 def base_of(url: str) -> str:
     """`http://host:port` of a URL."""
     return "/".join(url.split("/", 3)[:3])

@@ -29,7 +29,7 @@ MAX_EPOCH_NUMBER = 2**31 - 1
 
 _INSTANCE = re.compile(r"[0-9a-z]{1,32}")
 _EPOCH = re.compile(r"(0|[1-9][0-9]{0,9})\.([0-9a-z]{1,32})")
-_VERSION = re.compile(r"(0|[1-9][0-9]{0,9})\.([0-9a-z]{1,32})-(0|[1-9][0-9]{0,15})")
+_TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
 class Epoch(NamedTuple):
@@ -42,6 +42,7 @@ class Epoch(NamedTuple):
         return f"{self.number}.{self.instance}"
 
     @classmethod
+    @lru_cache(maxsize=64)  # there are few in a cluster's life
     def parse(cls, text: str) -> Epoch:
         """Read the text form. Raises ValueError for anything else."""
         found = _EPOCH.fullmatch(text)
@@ -70,12 +71,13 @@ class Version(NamedTuple):
     @lru_cache(maxsize=256)  # the records of a batch share one, and so do a batch and the next
     def parse(cls, text: str) -> Version:
         """Read the text form. Raises ValueError for anything else."""
-        found = _VERSION.fullmatch(text)
-        if found is None or int(found[1]) > MAX_EPOCH_NUMBER or int(found[3]) > MAX_TIMESTAMP_US:
-            raise ValueError(
-                f"a version looks like 3.0f4c2a9d81e7-1700000000000000, not {text[:80]!r}"
-            )
-        return cls(Epoch(int(found[1]), found[2]), int(found[3]))
+        epoch, _, digits = text.partition("-")
+        try:
+            if _TIMESTAMP.fullmatch(digits) and (timestamp_us := int(digits)) <= MAX_TIMESTAMP_US:
+                return cls(Epoch.parse(epoch), timestamp_us)
+        except ValueError:
+            pass
+        raise ValueError(f"a version looks like 3.0f4c2a9d81e7-1700000000000000, not {text[:80]!r}")
 
 
 #: Below every version there is: how far a node is that has been brought nowhere yet.

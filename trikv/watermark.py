@@ -8,7 +8,8 @@ the follower may have neither.
 Rules
 - `Issued`, one for a leader: a write is *resolved* once it is committed and handed to every link that
   takes records, or has failed. `resolved_us` is the greatest timestamp up to which every write is.
-- `Outstanding`, one for a link: the writes that it has taken and the follower has not acknowledged.
+- `Outstanding`, one for a link: the writes that it has taken and the follower has not acknowledged. What
+  travels together is one entry, as it arrives together.
 - watermark = `resolved_us`, or the moment before the first outstanding write if that is less. What the
   link did not take, because it was not up, its follower gets from the map before it counts as live.
 
@@ -49,25 +50,25 @@ class Outstanding:
     """The writes on their way to one follower. They may come and be settled in any order."""
 
     def __init__(self) -> None:
-        self._unsettled: set[int] = set()
+        self._unsettled: dict[int, int] = {}  # the first and the last of what travels together
         self._heap: list[int] = []  # settled ones are dropped from it once they come first
 
     def __len__(self) -> int:
         return len(self._unsettled)
 
-    def add(self, timestamp_us: int) -> None:
-        """It is on its way."""
-        self._unsettled.add(timestamp_us)
-        heapq.heappush(self._heap, timestamp_us)
+    def add(self, first_us: int, last_us: int) -> None:
+        """Writes from one to the other are on their way together."""
+        self._unsettled[first_us] = last_us
+        heapq.heappush(self._heap, first_us)
 
-    def settle(self, timestamp_us: int) -> None:
-        """The follower has it."""
-        self._unsettled.discard(timestamp_us)
+    def settle(self, first_us: int) -> None:
+        """The follower has what begins with this one."""
+        self._unsettled.pop(first_us, None)
 
     def settle_up_to(self, timestamp_us: int) -> None:
-        """The follower has all of them up to this one."""
-        while (first := self._first()) is not None and first <= timestamp_us:
-            self._unsettled.remove(first)
+        """The follower has all of them up to this one. What ends beyond it stays, and all after that."""
+        while (first := self._first()) is not None and self._unsettled[first] <= timestamp_us:
+            del self._unsettled[first]
 
     def clear(self) -> None:
         """Nothing is on its way any more."""

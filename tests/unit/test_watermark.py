@@ -18,7 +18,7 @@ class WatermarkIsTrue(RuleBasedStateMachine):
         self.outstanding = Outstanding()
         self.all: list[int] = []
         self.unresolved: set[int] = set()
-        self.unacknowledged: set[int] = set()
+        self.on_their_way: dict[int, list[int]] = {}
         self.now = 10
 
     @rule(step=st.integers(1, 5))
@@ -31,35 +31,42 @@ class WatermarkIsTrue(RuleBasedStateMachine):
     @precondition(lambda self: self.unresolved)
     @rule(data=st.data(), sent=st.booleans())
     def resolve(self, data: st.DataObject, sent: bool) -> None:
-        one = data.draw(st.sampled_from(sorted(self.unresolved)))
+        """One write, wherever it is, or some that follow each other and travel together."""
+        waiting = sorted(self.unresolved)
+        begin = data.draw(st.integers(0, len(waiting) - 1))
+        some = waiting[begin : begin + data.draw(st.integers(1, 3))]
         if sent:
-            self.outstanding.add(one)
-            self.unacknowledged.add(one)
-        self.issued.resolve(one)
-        self.unresolved.remove(one)
+            self.outstanding.add(some[0], some[-1])
+            self.on_their_way[some[0]] = some
+        for one in some:
+            self.issued.resolve(one)
+            self.unresolved.remove(one)
 
-    @precondition(lambda self: self.unacknowledged)
+    @precondition(lambda self: self.on_their_way)
     @rule(data=st.data())
     def acknowledge(self, data: st.DataObject) -> None:
-        one = data.draw(st.sampled_from(sorted(self.unacknowledged)))
-        self.outstanding.settle(one)
-        self.unacknowledged.remove(one)
+        first = data.draw(st.sampled_from(sorted(self.on_their_way)))
+        self.outstanding.settle(first)
+        del self.on_their_way[first]
 
     @rule(back=st.integers(0, 10))
     def settle_up_to(self, back: int) -> None:
         bound = self.now - back
         self.outstanding.settle_up_to(bound)
-        self.unacknowledged = {one for one in self.unacknowledged if one > bound}
+        for first in sorted(self.on_their_way):
+            if self.on_their_way[first][-1] > bound:
+                break
+            del self.on_their_way[first]
 
     @rule()
     def clear(self) -> None:
         self.outstanding.clear()
-        self.unacknowledged.clear()
+        self.on_their_way.clear()
 
     @invariant()
     def exact(self) -> None:
         resolved_us = self.issued.resolved_us
-        missing = self.unresolved | self.unacknowledged
+        missing = self.unresolved | {one for some in self.on_their_way.values() for one in some}
         assert not any(one <= resolved_us for one in self.unresolved)
         watermark_us = self.outstanding.watermark_us(resolved_us)
         assert not any(one <= watermark_us for one in missing)
@@ -67,7 +74,7 @@ class WatermarkIsTrue(RuleBasedStateMachine):
         first = min(missing, default=None)
         claimed = [one for one in self.all if first is None or one < first]
         assert all(one <= watermark_us for one in claimed)
-        assert len(self.outstanding) == len(self.unacknowledged)
+        assert len(self.outstanding) == len(self.on_their_way)
 
 
 TestWatermarkIsTrue = WatermarkIsTrue.TestCase

@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -30,23 +30,24 @@ JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 
 
-@dataclass(frozen=True)
-class Request:
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class Request(NamedTuple):
     """What came in: `key` is decoded and checked, `body` is complete, header names are small."""
 
     key: str = ""
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = _NONE
+    headers: Mapping[str, str] = _NONE
     body: bytes = b""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What goes out. A body that is an iterator is streamed."""
 
     body: bytes | AsyncIterator[bytes]
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = _NONE
     content_type: str = JSON
 
 

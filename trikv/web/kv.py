@@ -50,8 +50,7 @@ async def put_key(node: Node, request: Request) -> Answer:
     check_value_size(node, value, "value")
     operation = Operation(request.key, value, precondition_of(request))
     confirmed = await leader.write([operation])
-    text = _record_text(confirmed.written[0]) + _outcome(confirmed, asked)
-    return _write_answer(text, confirmed, asked)
+    return _write_answer(_pair_text(confirmed.written[0]), confirmed, asked)
 
 
 async def delete_key(node: Node, request: Request) -> Answer:
@@ -61,8 +60,7 @@ async def delete_key(node: Node, request: Request) -> Answer:
     operation = Operation(request.key, "", precondition_of(request), must_exist=True)
     confirmed = await leader.write([operation])
     key = jsonvalue.encode_string(request.key)
-    text = f'{{"key":{key},"deleted":true,"version":"{confirmed.version}"'
-    return _write_answer(text + _outcome(confirmed, asked), confirmed, asked)
+    return _write_answer(f'{{"key":{key},"deleted":true', confirmed, asked)
 
 
 async def batch(node: Node, request: Request) -> Answer:
@@ -91,8 +89,7 @@ async def batch(node: Node, request: Request) -> Answer:
             field="operations",
         )
     confirmed = await leader.write(operations)
-    text = f'{{"operations":{len(operations)},"version":"{confirmed.version}"'
-    return _write_answer(text + _outcome(confirmed, asked), confirmed, asked)
+    return _write_answer(f'{{"operations":{len(operations)}', confirmed, asked)
 
 
 async def get_key(node: Node, request: Request) -> Answer:
@@ -140,7 +137,7 @@ async def list_keys(node: Node, request: Request) -> Answer:
     whole_page = reaches_end(page, limit + 1, SCAN_BYTES)
     page = page[:limit]
     following = "null" if whole_page else jsonvalue.encode_string(page[-1].key)
-    items = ",".join(_record_text(record) + "}" for record in page)
+    items = ",".join(map(_record_text, page))
     return Answer(f'{{"items":[{items}],"next":{following}}}'.encode())
 
 
@@ -241,31 +238,28 @@ def key_text(text: str) -> str:
     return text
 
 
-def _outcome(confirmed: Write, asked: dict[str, Any]) -> str:
-    """The fields that every confirmed write's answer ends with."""
-    more = f',"follower_acks":{confirmed.confirmed_by},"quorum_met":true'
-    if asked.get("trace"):
-        more += f',"trace":{jsonvalue.encode(_rounded(confirmed.trace), "trace")}'
-    return more
+def _pair_text(record: Record) -> str:
+    """An object with a key and a value in it, its end left open."""
+    return f'{{"key":{jsonvalue.encode_string(record.key)},"value":{record.value}'
 
 
 def _record_text(record: Record) -> str:
-    """An object with a record in it, its end left open."""
-    key = jsonvalue.encode_string(record.key)
-    return f'{{"key":{key},"value":{record.value},"version":"{record.version}"'
+    return f'{_pair_text(record)},"version":"{record.version}"}}'
 
 
 def _write_answer(text: str, confirmed: Write, asked: dict[str, Any]) -> Answer:
     """The answer to a confirmed write, from an object whose end is left open."""
-    headers = {"ETag": f'"{confirmed.version}"'}
+    issued = str(confirmed.version)
+    headers = {"ETag": f'"{issued}"'}
+    text += f',"version":"{issued}","follower_acks":{confirmed.confirmed_by},"quorum_met":true'
     if asked.get("trace"):
         headers[timing.HEADER] = timing.server_timing(confirmed.trace)
+        text += f',"trace":{jsonvalue.encode(_rounded(confirmed.trace), "trace")}'
     return Answer(f"{text}}}".encode(), headers=headers)
 
 
 def _record_answer(record: Record) -> Answer:
-    text = f"{_record_text(record)}}}"
-    return Answer(text.encode(), headers={"ETag": f'"{record.version}"'})
+    return Answer(_record_text(record).encode(), headers={"ETag": f'"{record.version}"'})
 
 
 def _rounded(trace: Trace) -> Any:
