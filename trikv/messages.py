@@ -47,7 +47,7 @@ LARGEST_VALUE_BYTES = 16 * 2**20
 #: A batch as it arrives: its records' bytes, one value beyond the bound, and the frame around each.
 MAX_REPLICATE_BODY_BYTES = 2 * (MAX_BATCH_BYTES + LARGEST_VALUE_BYTES)
 
-#: What a batch begins with is made once for a session, and kept for so many: more than a leader has links.
+#: What a batch begins with is encoded once for a session, and kept for so many: there are fewer links.
 KEPT_OPENINGS = 128
 
 #: What batches say of themselves is kept for so many, of so many bytes at most.

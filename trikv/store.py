@@ -13,7 +13,8 @@ Rules
   to the committer.
 - The write-ahead log is written back into the database (a *checkpoint*) between transactions, by
   `checkpoint`, once about `CHECKPOINT_PAGES` pages are in it: it takes as long as many commits do, and
-  whoever commits decides where it runs. Should the log grow much longer, SQLite does it by itself.
+  whoever commits decides where it runs. Should the log grow much longer, SQLite does it by itself. It
+  has that length from the start, so that commits overwrite it.
 - A read sees committed data only, and holds no transaction open after it returns, so that a long scan
   (which is many short pages) never holds back SQLite's checkpoints.
 
@@ -27,6 +28,8 @@ What it does not know: threads, trio, who leads.
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -46,12 +49,17 @@ LOCK_NAME = "lock"  # a database too, and empty: SQLite's locks work alike on ev
 APPLICATION_ID = 0x74726B76  # "trkv": tells our files from other programs'
 FORMAT = 1
 
-#: Pages in the write-ahead log that make a checkpoint due: what is written again and again is written back once.
+#: Pages in the write-ahead log that make a checkpoint due: what is written often is written back once.
 CHECKPOINT_PAGES = 4_000
+
+#: How many times as much as the log must be free on a disk, or the log grows as it is written.
+SPARE_DISK = 4
 
 #: SQLite's default size of a page, and how many a transaction writes beside its records.
 _DATABASE_PAGE_BYTES = 4_096
 _FIXED_PAGES = 2
+_RESERVED_BYTES = 2**20  # at a time
+_LOG_PAGE_BYTES = _DATABASE_PAGE_BYTES + 24  # with the header that it has in the log
 
 _SCHEMA = """
 CREATE TABLE records (
@@ -150,6 +158,8 @@ class Store:
         except BaseException:
             self.close()
             raise
+        if path is not None and durability == "fsync":
+            _reserve(path.with_name(path.name + "-wal"), CHECKPOINT_PAGES * _LOG_PAGE_BYTES)
 
     @classmethod
     def open(cls, data_dir: Path | None, durability: Durability = "fsync") -> Store:
@@ -449,6 +459,25 @@ def _lock(path: Path) -> sqlite3.Connection:
             raise sqlite3.OperationalError("another node is using it") from None
         raise
     return connection
+
+
+def _reserve(log: Path, size: int) -> None:
+    """Give the write-ahead log its length before it is written.
+
+    Where a file grows, each fsync has to bring its new length to the disk as well, which takes as long
+    as what is written. What lies behind the log's end is nothing to SQLite, as it has no checksum.
+    """
+    with suppress(OSError), log.open("r+b") as file:
+        before = file.seek(0, os.SEEK_END)
+        if shutil.disk_usage(log).free < SPARE_DISK * size:
+            return
+        try:
+            for _ in range(before, size, _RESERVED_BYTES):
+                file.write(bytes(_RESERVED_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:  # there is less room than it seemed
+            os.truncate(log, before)
 
 
 def _get(connection: sqlite3.Connection, key: str) -> Record | None:

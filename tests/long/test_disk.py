@@ -51,9 +51,9 @@ def test_a_follower_on_a_full_disk_does_not_count_says_why_and_catches_up(tmp_pa
 
 
 def fill_and_make_room(nodes: Nodes, small: Path) -> None:
-    """Values that do not fit on the small disk, until it says so; then room."""
+    """Values that do not fit on the small disk, until it says so; then room. Their keys are not the load's."""
     for index in range(100):
-        answer = nodes.leader.put(f"key{index}", "x" * 100_000)
+        answer = nodes.leader.put(f"large{index}", "x" * 100_000)
         assert answer.status_code == 200, answer.text
     until(lambda: nodes.leader.get("/health")["live_links"] == 1, "one follower is down")
     told = nodes.leader.get("/admin/replica-status?data=false")["followers"][0]
@@ -65,7 +65,7 @@ def fill_and_make_room(nodes: Nodes, small: Path) -> None:
     assert answer.status_code == 200
     assert nodes.leader.put("more", 1).json()["code"] == "not_enough_followers"
     assert nodes.followers[0].get("/health")["status"] == "ok"
-    assert nodes.followers[0].get("/kv/key0")["value"] == "x" * 100_000
+    assert nodes.followers[0].get("/kv/large0")["value"] == "x" * 100_000
     enlarge(small, "200m")
     nodes.wait_live(2)
     assert nodes.leader.put("more", 1).status_code == 200

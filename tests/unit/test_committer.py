@@ -31,7 +31,7 @@ from trikv.committer import (
     run_inline,
 )
 from trikv.errors import NotReady, StaleEpoch, StorageFailed
-from trikv.store import CHECKPOINT_PAGES, FILE_NAME, Store
+from trikv.store import FILE_NAME, Store
 from trikv.version import Epoch, Record, Version
 
 T = TypeVar("T")
@@ -531,7 +531,8 @@ async def test_one_that_expects_no_company_comes_behind_what_waits(
 
 def many(store: Store) -> None:
     """So much that the log wants to be written back."""
-    store.merge([Record(f"{i}", "1", Version(Epoch(1, "a"), 2)) for i in range(CHECKPOINT_PAGES)])
+    while not store.checkpoint_is_due():
+        store.merge([Record(f"{i}", "1", Version(Epoch(1, "a"), 2)) for i in range(100)])
 
 
 @pytest.mark.parametrize("alone", [False, True])

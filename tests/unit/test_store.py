@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +30,7 @@ from trikv.store import (
     FILE_NAME,
     FORMAT,
     LOCK_NAME,
+    SPARE_DISK,
     Store,
     digest_of,
 )
@@ -465,6 +469,59 @@ def test_no_read_leaves_a_transaction_open_that_holds_back_checkpoints(
     assert (tmp_path / f"{FILE_NAME}-wal").stat().st_size == 0
 
 
+def log_of(directory: Path) -> Path:
+    return directory / f"{FILE_NAME}-wal"
+
+
+def test_the_log_has_its_length_from_the_start_and_keeps_it(tmp_path: Path) -> None:
+    for _ in range(2):
+        with closing(Store.open(tmp_path)) as store:
+            length = log_of(tmp_path).stat().st_size
+            assert CHECKPOINT_PAGES * 4096 < length < CHECKPOINT_PAGES * 4096 * 1.1
+            for timestamp_us in range(1, CHECKPOINT_PAGES // 4):
+                merge(store, [record("k", timestamp_us)])
+            store.checkpoint()
+            merge(store, [record("l", 1)])
+            assert log_of(tmp_path).stat().st_size == length
+    with closing(Store.open(tmp_path / "os", "os")):
+        assert log_of(tmp_path / "os").stat().st_size < 10**6
+
+
+def test_what_lies_behind_the_logs_end_is_not_taken_for_records(tmp_path: Path) -> None:
+    """After a crash, which leaves the log as it was, again and again."""
+    before = tmp_path / "0"
+    for crashes in range(5):
+        with closing(Store.open(before)) as store:
+            assert [one.key for one in store.page_by_key("", 99, 9_999)] == [
+                f"{i}" for i in range(crashes)
+            ]
+            merge(store, [record(f"{crashes}", 1)])
+            after = tmp_path / f"{crashes + 1}"
+            after.mkdir()
+            for name in (FILE_NAME, f"{FILE_NAME}-wal"):
+                shutil.copyfile(before / name, after / name)
+        before = after
+
+
+@pytest.mark.parametrize("full", ["nearly", "while it is reserved"])
+def test_without_room_the_log_is_no_longer_than_it_must_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    if full == "nearly":
+        usage = shutil.disk_usage(tmp_path)._replace(free=SPARE_DISK * CHECKPOINT_PAGES * 4096)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    else:
+
+        def no_room(_: int) -> None:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+        monkeypatch.setattr(os, "fsync", no_room)
+    with closing(Store.open(tmp_path)) as store:
+        assert log_of(tmp_path).stat().st_size < 10**6
+        merge(store, [record("k", 1)])
+        assert store.get("k") == record("k", 1)
+
+
 @pytest.mark.parametrize(("batch", "size"), [(1, 100), (20, 100), (1, 50_000), (1_000, 100)])
 def test_a_checkpoint_is_due_before_the_log_grows_long_and_empties_it(
     on_disk: Store, batch: int, size: int
@@ -497,7 +554,8 @@ def test_a_checkpoint_that_is_held_back_loses_nothing_and_is_made_up_for(
         other.execute("BEGIN")
         other.execute("SELECT * FROM records").fetchall()  # it sees the log as it is now
         merge(on_disk, some)
-        assert on_disk.checkpoint_is_due()
+        while not on_disk.checkpoint_is_due():
+            merge(on_disk, some[:100])
         on_disk.checkpoint()
         assert not on_disk.checkpoint_is_due()
         assert held(on_disk) == some
@@ -511,7 +569,8 @@ def test_a_checkpoint_that_is_held_back_loses_nothing_and_is_made_up_for(
 
 
 def test_a_store_in_memory_has_no_log(memory: Store) -> None:
-    merge(memory, [record(f"k{i:04}", i) for i in range(CHECKPOINT_PAGES)])
+    for _ in range(CHECKPOINT_PAGES // 100):
+        merge(memory, [record(f"k{i:04}", i) for i in range(100)])
     assert not memory.checkpoint_is_due()
 
 
