@@ -51,7 +51,7 @@ def test_a_follower_on_a_full_disk_does_not_count_says_why_and_catches_up(tmp_pa
 
 
 def fill_and_make_room(nodes: Nodes, small: Path) -> None:
-    """Values that do not fit on the small disk, until it says so; then room. Their keys are not the load's."""
+    """Values that do not fit on the small disk, until it says so; then room."""
     for index in range(100):
         answer = nodes.leader.put(f"large{index}", "x" * 100_000)
         assert answer.status_code == 200, answer.text
