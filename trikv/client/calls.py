@@ -27,7 +27,7 @@ from trikv.client.errors import Refused, Unavailable
 from trikv.client.model import Item, Written
 from trikv.client.nodes import Nodes, Search
 from trikv.client.wire import Answer, Failure, Meaning, Reading, Request
-from trikv.errors import NotFound, VersionConflict
+from trikv.errors import NotFound, NotLeader, VersionConflict
 
 T = TypeVar("T")
 
@@ -116,7 +116,10 @@ class Call:
             self.nodes.failed(node, self._now())
         else:
             self.nodes.answered(node)
-        if reading.meaning is not Meaning.DONE:
+        # Who says that another leads tells less than whoever was asked before.
+        if reading.meaning is not Meaning.DONE and (
+            self._last is None or reading.code != NotLeader.code
+        ):
             self._last = reading
         return reading
 

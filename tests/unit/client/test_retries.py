@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import subprocess
 import sys
 from typing import Any
@@ -36,6 +38,9 @@ from trikv.client import (
     Unavailable,
     VersionConflict,
 )
+from trikv.client.calls import Call
+from trikv.client.nodes import Nodes
+from trikv.client.wire import Answer, Request
 
 V1, V2, V3 = "1.aa-1000", "1.aa-2000", "2.bb-3000"
 CONNECT = httpx.ConnectError("refused")
@@ -287,6 +292,24 @@ def test_a_call_ends_at_its_deadline_and_says_that_nothing_was_written(
     assert 4 <= len(wire.seen) <= 60  # it backs off
     if shell == "sync":
         assert 2.9 <= wire.clock.time_s <= 4.0
+
+
+def test_a_call_that_ends_at_a_follower_says_what_the_leader_said() -> None:
+    call = Call(Nodes([A, B, C], random.Random(0)), lambda: 0.0, 1.0, random.Random(0))
+
+    def asked(node: str, code: str, status: int) -> str:
+        steps = call.send(node, lambda *_: Request("GET", "/kv/k"))
+        next(steps)
+        told = {"type": f"urn:trikv:problem:{code}", "code": code, "leader_url": A}
+        body = json.dumps(told).encode()
+        with pytest.raises(StopIteration):
+            steps.send(Answer(status, {"content-type": "application/problem+json"}, body))
+        return call.unavailable().code
+
+    assert asked(B, "not_leader", 403) == "not_leader"
+    assert asked(A, "not_enough_followers", 503) == "not_enough_followers"
+    assert asked(B, "not_leader", 403) == "not_enough_followers"
+    assert asked(A, "overloaded", 503) == "overloaded"
 
 
 @per_shell
