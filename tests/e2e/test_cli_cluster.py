@@ -28,10 +28,10 @@ def is_gone(pid: int) -> bool:
     """No such process; or one that only waits for its parent to take note of its end."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        stat = Path(f"/proc/{pid}/stat")
+        return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    except ProcessLookupError:  # it may end between the two, too
         return True
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def all_gone(pids: list[int]) -> None:
