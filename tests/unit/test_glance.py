@@ -138,3 +138,20 @@ def test_an_operation_that_is_not_plain_is_not_read_at_a_glance(operation: str) 
 )
 def test_a_body_that_is_not_just_operations_is_not_read_at_a_glance(body: bytes) -> None:
     assert glance.operations(body) is None
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "SPACE",
+        '"x"SPACE',
+        '{"op":"delete","key":"a"}SPACE1',
+        '{"op":"delete","key":"a"},SPACE1',
+        '{"op":"put"SPACE1',
+        '{SPACE"op"SPACE:SPACE"put"SPACE,SPACE"key"SPACE:SPACE"a"SPACE,SPACE"value"SPACE:SPACE1SPACE1',
+    ],
+)
+def test_much_space_is_read_but_once(around: str) -> None:
+    """Read again from each of its characters, this much of it would take hours."""
+    text = around.replace("SPACE", " " * 4_000_000)
+    assert glance.operations(f'{{"operations":[{text}]}}'.encode()) in (None, [])
