@@ -46,11 +46,11 @@ class ByteStream:
 
     async def send(self, data: bytes) -> None:
         """Send all of it."""
-        sent = 0
+        rest = memoryview(data)
         while True:
             with suppress(BlockingIOError):
-                sent += self.socket.send(memoryview(data)[sent:] if sent else data)
-            if sent == len(data):
+                rest = rest[self.socket.send(rest) :]
+            if not rest:
                 return
             await trio.lowlevel.wait_writable(self.socket)
 

@@ -537,8 +537,10 @@ class Link:
         """One request to the follower; its size. Raises PeerFailed unless it acknowledges."""
         name, _, _, epoch = self._host.candidate
         ends = [p.establishes for p in parcels if p.establishes is not None]
-        watermark_us = ends[-1] if ends else None
-        if not ends and self._tells(parcels):
+        watermark_us = None
+        if ends:
+            watermark_us = ends[-1]
+        elif self._tells(parcels):
             watermark_us, self._told_at = self.watermark_us, self._posted_at
         watermark = None if watermark_us is None else Version(epoch, watermark_us)
         confirmed = None

@@ -59,6 +59,10 @@ SPARE_DISK = 4
 _DATABASE_PAGE_BYTES = 4_096
 _FIXED_PAGES = 2
 _RESERVED_BYTES = 2**20  # at a time
+_CACHE_KIB = (
+    16 * 1024
+)  # of each connection; SQLite's own 2 MiB are too few for 10,000 small records
+_SCATTERED_ROWS = 100  # more rows than that may share their pages: there are so many, at most
 _LOG_PAGE_BYTES = _DATABASE_PAGE_BYTES + 24  # with the header that it has in the log
 
 _SCHEMA = """
@@ -192,7 +196,7 @@ class Store:
         level = "FULL" if durability == "fsync" else "NORMAL"
         connection.execute(f"PRAGMA synchronous = {level}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {2 * CHECKPOINT_PAGES}")
-        connection.execute("PRAGMA cache_size = -16384")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute("PRAGMA fullfsync = ON")  # macOS: else data stays in the drive
         if new:
             connection.executescript(
@@ -270,7 +274,7 @@ class Store:
         self._writer.executemany(_MERGE, rows)
         # One page of the map and one of the index for each, where their keys lie far apart.
         pages = 2 * len(rows) + sum(len(row[1]) for row in rows) // _DATABASE_PAGE_BYTES
-        if len(rows) > 100:
+        if len(rows) > _SCATTERED_ROWS:
             pages = min(pages, self._writer.execute("PRAGMA page_count").fetchone()[0])
         self._log_pages += pages
 

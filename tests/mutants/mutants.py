@@ -69,8 +69,6 @@ _ALL = (
         "trikv.glance",
         "    return found if sum([len(item) for item, *_ in found]) == end - begin else None\n",
         "    return found if found or end == begin else None\n",
-        # Not by the walks: their values are plain.
-        "tests/unit/test_glance.py",
     ),
     Mutant(
         "a batch split",

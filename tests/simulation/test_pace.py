@@ -41,10 +41,12 @@ class Delays:
 
 
 @asynccontextmanager
-async def open_delayed(**settings: Any) -> AsyncIterator[tuple[Cluster, Delays]]:
-    """Five followers on such a network."""
+async def open_delayed(
+    followers: int = 5, **settings: Any
+) -> AsyncIterator[tuple[Cluster, Delays]]:
+    """A cluster on such a network."""
     delays = Delays()
-    async with open_cluster(5, network=MemoryNetwork(before=delays), **settings) as cluster:
+    async with open_cluster(followers, network=MemoryNetwork(before=delays), **settings) as cluster:
         yield cluster, delays
 
 
@@ -153,9 +155,8 @@ async def test_lag_that_is_turned_off_makes_spare_and_that_is_turned_on_hurries(
 @asynccontextmanager
 async def open_busy(seconds: float) -> AsyncIterator[tuple[Cluster, Delays]]:
     """A leader with one follower; inside the block it is written to for so long."""
-    delays = Delays()
     async with (
-        open_cluster(1, network=MemoryNetwork(before=delays), write_quorum=1) as cluster,
+        open_delayed(1, write_quorum=1) as (cluster, delays),
         trio.open_nursery() as nursery,
     ):
         await trio.sleep(1)

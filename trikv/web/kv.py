@@ -189,17 +189,22 @@ def precondition_of(request: Request) -> Precondition:
 def _operations(node: Node, body: bytes) -> list[Operation]:
     """The operations of a batch. Raises MalformedJson, InvalidBody, InvalidKey, TooLarge."""
     plain = glance.operations(body)
-    bodies = decode_body(body, OperationsBody).operations if plain is None else []
-    count = len(bodies if plain is None else plain)
+    if plain is None:
+        bodies = decode_body(body, OperationsBody).operations
+        _check_count(len(bodies))
+        return [_operation(node, one, f"operations[{i}]") for i, one in enumerate(bodies)]
+    _check_count(len(plain))
+    for index, (_, value) in enumerate(plain):
+        check_value_size(node, value, f"operations[{index}].value")
+    return [Operation(key, value) for key, value in plain]
+
+
+def _check_count(count: int) -> None:
+    """Raises InvalidBody."""
     if not 1 <= count <= MAX_BATCH_OPERATIONS:
         raise InvalidBody(
             f"operations: expected 1 to {MAX_BATCH_OPERATIONS}, got {count}", field="operations"
         )
-    if plain is None:
-        return [_operation(node, one, f"operations[{i}]") for i, one in enumerate(bodies)]
-    for index, (_, value) in enumerate(plain):
-        check_value_size(node, value, f"operations[{index}].value")
-    return [Operation(key, value) for key, value in plain]
 
 
 def _operation(node: Node, body: OperationBody, field: str) -> Operation:
