@@ -93,7 +93,12 @@ class Page:
         return bool(self.js(script, selector))
 
     def click(self, selector: str) -> None:
-        """As a pointer does: on what lies on top at its place."""
+        """As a pointer does: on what lies on top at its place, once it is shown.
+
+        The parts of a page are drawn at their own rates, so what one shows may be a moment
+        ahead of the button that another offers for it.
+        """
+        self.until(lambda: self.shown(selector), f"{selector} is shown")
         element = self.browser.find_element("css selector", selector)
         self.js("arguments[0].scrollIntoView({block: 'center'})", element)
         element.click()
