@@ -59,11 +59,11 @@ SPARE_DISK = 4
 _DATABASE_PAGE_BYTES = 4_096
 _FIXED_PAGES = 2
 _RESERVED_BYTES = 2**20  # at a time
-_CACHE_KIB = (
-    16 * 1024
-)  # of each connection; SQLite's own 2 MiB are too few for 10,000 small records
 _SCATTERED_ROWS = 100  # more rows than that may share their pages: there are so many, at most
 _LOG_PAGE_BYTES = _DATABASE_PAGE_BYTES + 24  # with the header that it has in the log
+
+#: Of each connection: SQLite's own 2 MiB are too few for 10,000 small records.
+_CACHE_KIB = 16 * 1024
 
 _SCHEMA = """
 CREATE TABLE records (
