@@ -168,8 +168,10 @@ class Fleet:
 def open_fleet(parent: Path | None = None) -> Iterator[Fleet]:
     """A fleet without processes; afterwards none is left, nor the directory.
 
-    `parent` is where the directory is made: the system's place for temporary files by default.
+    `parent` is where the directory is made: the system's place for temporary files by default. The disk
+    has nothing left to write, nor to clear away of a fleet before, when this one begins.
     """
+    os.sync()
     fleet = Fleet(Path(tempfile.mkdtemp(prefix=DIRECTORY_PREFIX, dir=parent)))
     try:
         yield fleet
