@@ -156,7 +156,7 @@ class Cluster:
         links = self.leader.links
         await until(
             lambda: (
-                self.leader.live_links == len(links) and not any(ln.held_records for ln in links)
+                self.leader.live_links == len(links) and not any(ln.outbox.records for ln in links)
             )
         )
 
@@ -164,7 +164,7 @@ class Cluster:
         """The same of the links to all others than these."""
         await trio.testing.wait_all_tasks_blocked()
         links = [link for link in self.leader.links if link.url not in away]
-        await until(lambda: all(link.live and not link.held_records for link in links))
+        await until(lambda: all(link.live and not link.outbox.records for link in links))
 
 
 async def until(true: Callable[[], bool], timeout_s: float = 600) -> None:

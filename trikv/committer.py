@@ -178,7 +178,7 @@ class Committer:
 
         if alone and not self._busy and not self._waiting and not self._closed and self._quick():
             await self._commit_group([_Waiting(change, then)])
-            if self._store.checkpoint_is_due():
+            if self._store.database.checkpoint_is_due():
                 self._wake.set()
         else:
             try:
@@ -207,8 +207,8 @@ class Committer:
                     most = min(MAX_GROUP, len(self._waiting))
                     group = [self._waiting.popleft() for _ in range(most)]
                     await self._commit_group(group)
-                if self._store.checkpoint_is_due():
-                    await self._run_blocking(self._store.checkpoint)
+                if self._store.database.checkpoint_is_due():
+                    await self._run_blocking(self._store.database.checkpoint)
                 self._busy = False
                 if self._waiting:
                     await trio.lowlevel.checkpoint()

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
+from trikv.database import Durability
 from trikv.errors import SettingError
 from trikv.lag import MAX_DELAY_MS, LagRange
 from trikv.messages import LARGEST_VALUE_BYTES
 from trikv.quorum import default_write_quorum, write_quorum_problem
-from trikv.store import Durability
 
 T = TypeVar("T")
 

@@ -303,8 +303,8 @@ def _leader(leadership: Leadership) -> dict[str, Any]:
                 "reason": link.reason,
                 "lag_ms": _rounded(link.lag_ms),
                 **ranges[link.url]._asdict(),
-                "outbox_records": link.held_records,
-                "outbox_bytes": link.held_bytes,
+                "outbox_records": link.outbox.records,
+                "outbox_bytes": link.outbox.size,
                 "rate_records_s": _rounded(link.rate_records_s),
                 "watermark_us": link.watermark_us,
             }

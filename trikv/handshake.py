@@ -26,7 +26,8 @@ from trikv.state import NodeState
 from trikv.version import NO_VERSION, Version
 
 if TYPE_CHECKING:
-    from trikv.link import Host, Link
+    from trikv.host import Host
+    from trikv.link import Link
 
 
 def is_stale(state: NodeState, floor: Version) -> bool:

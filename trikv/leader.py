@@ -26,14 +26,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence, Set
-from functools import partial
 from typing import TypeVar
 
 import trio
 
 from trikv import logs, pace
 from trikv.committer import Committer
-from trikv.delivery import Delivery, Leg, Write, together
+from trikv.delivery import Write
 from trikv.errors import (
     InvalidParameter,
     NotEnoughFollowers,
@@ -44,10 +43,10 @@ from trikv.errors import (
     StorageFailed,
     TrikvError,
 )
+from trikv.fanout import Fanout
 from trikv.lag import SimulatedLag
 from trikv.link import Link
 from trikv.operations import Operation
-from trikv.parcel import Encoded
 from trikv.patience import Patience
 from trikv.quorum import Voters, all_met_by
 from trikv.store import Store
@@ -62,11 +61,6 @@ FRAME_BYTES = 100
 
 #: What `Retry-After` says to a client whose write was one too many: by then most in flight are done.
 RETRY_AFTER_S = 1
-
-
-def name_of(link: Link) -> str:
-    """A follower's node id, or its URL as long as it has not told."""
-    return link.node_id or link.url
 
 
 class _Refused(TrikvError):
@@ -116,7 +110,6 @@ class Leader:
         self._issued = Issued(clock.last_us)
         self._max_inflight_writes = max_inflight_writes
         self._stopping = False
-        self._ended = False
         self._coming_records = self._coming_bytes = 0  # of writes that are being committed
         self._hurried: set[Link] = set()
         self._hurried_until = -math.inf
@@ -124,7 +117,7 @@ class Leader:
         self._awaited = False
         self._confirmed_us = -1
         self._committed: list[Write] = []  # of this group
-        self._deliveries: dict[Version, Delivery] = {}  # of writes that are still on their way
+        self._fanout = Fanout(lag, nursery, self.progress)
         committer.after = self._fan_out
 
     @property
@@ -161,7 +154,7 @@ class Leader:
         if reached_us < 0:
             known = [(us, link) for link in self.links if (us := link.watermark_us) is not None]
             for us, link in sorted(known, key=lambda one: one[0], reverse=True):
-                ahead.add(name_of(link))
+                ahead.add(link.name)
                 if self.enough(ahead):
                     reached_us = us
                     break
@@ -170,7 +163,7 @@ class Leader:
 
     @property
     def live_followers(self) -> set[str]:
-        return {name_of(link) for link in self.links if link.live}
+        return {link.name for link in self.links if link.live}
 
     @property
     def live_links(self) -> int:
@@ -188,12 +181,13 @@ class Leader:
             if self.lag.is_on or self.write_quorum == 0:
                 self._hurried = set(live)
             else:
-                self._hurried = pace.hurried(live, self._hurried, name_of, self.enough)
+                self._hurried = pace.hurried(live, self._hurried, self.enough)
         return link not in self._hurried
 
     def stop(self) -> None:
         """Take no more writes; those in flight go on."""
         self._stopping = True
+        self._fanout.stop()
 
     def superseded(self, why: str) -> None:
         """Another leadership has begun: confirm nothing any more."""
@@ -257,8 +251,8 @@ class Leader:
         roomy: set[str] = set()
         least = self.write_quorum
         for link in self.links:
-            if link.live and link.has_room(records, size):
-                roomy.add(name_of(link))
+            if link.live and link.outbox.has_room(records, size):
+                roomy.add(link.name)
                 if len(roomy) >= least and self.enough(roomy):
                     return True
         return self.enough(roomy)
@@ -397,60 +391,20 @@ class Leader:
         if not self._committed:
             return
         group, self._committed = self._committed, []
-        encoded = [
-            (write, Encoded.of(write.written, write.version.timestamp_us)) for write in group
-        ]
-        for writes, content in together(encoded, apart=self.lag.is_on):
-            self._deliver(writes, content)
+        self._fanout.send(group, self.links)
         for write in group:
             if self.seen is not None:
                 self.seen(write)
             self._issued.resolve(write.version.timestamp_us)
         self.progress()
 
-    def _deliver(self, writes: Sequence[Write], content: Encoded) -> None:
-        legs = [Leg(link.url, link.node_id, self.lag.draw_ms(link.url)) for link in self.links]
-        delivery = Delivery(writes, legs)
-        parcels = [link.accept(content) for link in self.links]
-        for link, leg, parcel in zip(self.links, legs, parcels, strict=True):
-            if parcel is not None:
-                delivery.out += 1
-                parcel.told = partial(self._told, delivery, link, leg)
-        if delivery.out > 0:
-            for write in writes:
-                self._deliveries[write.version] = delivery
-        delivery.decide()
-        for link, leg, parcel in zip(self.links, legs, parcels, strict=True):
-            if parcel is None:
-                continue
-            if leg.lag_ms > 0 and not self._stopping:  # the nursery may be closed by then
-                self.nursery.start_soon(link.send_after, leg.lag_ms / 1000, parcel)
-            else:
-                link.send(parcel)
-        if self._ended:
-            delivery.give_up()
-
-    def _told(self, delivery: Delivery, link: Link, leg: Leg, counts: bool) -> None:
-        """What became of a delivery to one follower."""
-        delivery.told(leg, link.node_id, counts)
-        if leg.acked_at is not None:
-            observe = link.tally.ack_ms.observe
-            for write in delivery.writes:
-                observe((leg.acked_at - write.began) * 1000)
-        if delivery.out == 0:
-            for write in delivery.writes:
-                del self._deliveries[write.version]
-        self.progress()
-
     async def drained(self) -> None:
         """Wait until nothing is on its way any more; at the end nobody waits for an outcome."""
         try:
-            while self._deliveries:
+            while self._fanout.goes_on:
                 await self.until_progress()
         finally:
-            self._ended = True
-            for delivery in self._deliveries.values():
-                delivery.give_up()
+            self._fanout.give_up()
 
     # -- reads --------------------------------------------------------------------------------------
 
@@ -474,9 +428,7 @@ class Leader:
 
         def known() -> bool:
             fresh = {
-                name_of(link)
-                for link in self.links
-                if link.live and link.rounds_answered > begun[link]
+                link.name for link in self.links if link.live and link.rounds_answered > begun[link]
             }
             return self.enough(fresh) and (
                 record is None or self.enough(self.holders(record.version))
@@ -491,13 +443,11 @@ class Leader:
             required=self.write_quorum,
         )
 
-    def holders(self, version: Version) -> set[str]:
+    def holders(self, version: Version) -> Set[str]:
         """The followers that are known to hold a committed write, or newer records of its keys."""
-        delivery = self._deliveries.get(version)
-        acknowledged = set() if delivery is None else delivery.count.acked
         below = version.epoch != self.epoch  # such a one was there when this epoch began
-        return acknowledged | {
-            name_of(link)
+        return self._fanout.acked(version) | {
+            link.name
             for link in self.links
             if (us := link.watermark_us) is not None and (below or us >= version.timestamp_us)
         }

@@ -31,14 +31,15 @@ from trikv.committer import RunBlocking
 from trikv.configuration import Configuration
 from trikv.errors import InvalidBody, PeerFailed, StorageFailed
 from trikv.lag import SimulatedLag, Wires
-from trikv.leader import Leader, name_of
-from trikv.link import Link, PageBack, Place
+from trikv.leader import Leader
+from trikv.link import Link
 from trikv.messages import encode_record
 from trikv.peers import Candidate, Promised
 from trikv.quorum import Voters
+from trikv.readback import PageBack, Place, read_back
 from trikv.reconfiguration import Reconfiguration
 from trikv.state import NodeState
-from trikv.store import Store, reaches_end
+from trikv.store import Store
 from trikv.version import NO_VERSION, Record, Version, wins
 
 #: How often a leader looks whether the floor has risen: a purge is not urgent.
@@ -46,9 +47,6 @@ FLOOR_S = 1.0
 
 #: Tombstones purged in one transaction: some milliseconds.
 PURGE_RECORDS = 2_000
-
-#: What was written while a page was on its way travels with the next one, up to so many pages of it.
-MAX_NEWER_PAGES = 4
 
 #: What a link is behind is counted up to here.
 MAX_COUNTED_RECORDS = 1_000_000
@@ -122,7 +120,7 @@ class Leadership:
     async def lag_records(self, link: Link) -> int:
         """How many records its follower lacks, at most; of a link that is live, those on their way."""
         if link.live:
-            return link.held_records
+            return link.outbox.records
         known_us = link.watermark_us
         after = NO_VERSION if known_us is None else Version(self.candidate.epoch, known_us)
         count = partial(self.leader.store.count_after, after, MAX_COUNTED_RECORDS)
@@ -169,7 +167,7 @@ class Leadership:
         self, after: Version, place: Place | None, limit: int, max_bytes: int
     ) -> PageBack:
         return await self._scan(
-            partial(_read_back, self.leader.store, after, place, limit, max_bytes)
+            partial(read_back, self.leader.store, after, place, limit, max_bytes)
         )
 
     async def admit(self, link: Link) -> None:
@@ -182,7 +180,7 @@ class Leadership:
             answered = [other for other in old if other.rounds_answered > begun[other]]
             return (
                 link.url in self._admitted
-                or leader.enough({name_of(other) for other in answered})
+                or leader.enough({other.name for other in answered})
                 or len(answered) == len(old)
             )
 
@@ -209,7 +207,7 @@ class Leadership:
         """
         if link not in self._waiting:
             raise InvalidBody(
-                f"follower: expected one that waits to be brought in, and {link.node_id or link.url} "
+                f"follower: expected one that waits to be brought in, and {link.name} "
                 f"is {link.state}",
                 field="follower",
             )
@@ -270,19 +268,6 @@ class Leadership:
             store.state._replace(floor=floor, watermark=max(store.state.watermark, watermark))
         )
         return store.purge(PURGE_RECORDS)
-
-
-def _read_back(
-    store: Store, after: Version, place: Place | None, limit: int, max_bytes: int
-) -> PageBack:
-    """See `Host.read_back`."""
-    older = store.page_back(after, None if place is None else place.bottom, limit, max_bytes)
-    if place is None:
-        return PageBack([], older)
-    # After the older ones: so nothing that has taken the place of one of these is missing.
-    limit, max_bytes = MAX_NEWER_PAGES * limit, MAX_NEWER_PAGES * max_bytes
-    newer = store.page_by_version(place.top, limit, max_bytes)
-    return PageBack(newer, older if reaches_end(newer, limit, max_bytes) else None)
 
 
 def _is_stray(held: Record, own: Record | None) -> bool:

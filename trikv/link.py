@@ -18,54 +18,39 @@ Rules
 - A link that no quorum waits for (see `pace`) pauses for `PAUSE_S` after each request.
 - At the first failed request the link is down, and every record on it has failed. None is lost: the
   map is the log, and a link that comes up again reads from it what the follower lacks.
-- The outbox is bounded, in records and bytes, counting those that still wait out their simulated lag.
-  At a record that finds it full the link falls back to syncing, which reads it from the map.
+- At a record that finds the outbox full the link falls back to syncing, which reads it from the map.
 
 A session is what happens between two failures: the follower promises the epoch; if it was not brought
-in this leader's state yet, what it holds beyond it is overruled (see `handshake`) and it is sent the map
-from its floor, else from its watermark; when all of that has arrived, it is told how far it is, and the
-link is live. From then on the watermark follows the acknowledgements (see `watermark`) and travels with
-one of the next batches.
+in this leader's state yet, what it holds beyond it is overruled (see `handshake`) and it is sent the
+map (see `readback`) from its floor, else from its watermark; when all of that has arrived, it is told
+how far it is, and the link is live. From then on the watermark follows the acknowledgements (see
+`watermark`) and travels with one of the next batches.
 
-The map is sent from its newest record back, and each page brings what was written meanwhile. For a batch
-of which a key was written again since is no longer whole in the map: if the rest of it came before what
-has taken that key's place, and then no more, the follower would hold a part of a batch. In this order it
-holds, after every page, what the leader's map held from some version on.
-
-What it does not know: quorums, HTTP (see `transport`), whether it may admit a node (see `Host`).
+What it does not know: quorums, HTTP (see `transport`), whether it may admit a node (see `host`).
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
 
 import trio
 
 from trikv import handshake, logs, pace
 from trikv.errors import PeerFailed, Superseded, TrikvError, first_leaf
+from trikv.host import Host
 from trikv.lag import Wires
-from trikv.messages import (
-    MAX_BATCH_BYTES,
-    MAX_BATCH_RECORDS,
-    ReplicateAnswer,
-    encode_batch,
-)
+from trikv.messages import ReplicateAnswer, encode_batch
+from trikv.outbox import Outbox
 from trikv.parcel import Encoded, Parcel
-from trikv.peers import Candidate, Promised, Remote, decode_reply, excerpt
-from trikv.tally import LinkTally
+from trikv.peers import Remote, decode_reply, excerpt
+from trikv.readback import Place
+from trikv.tally import LinkTally, Rate
 from trikv.transport import Reply
-from trikv.version import Record, Version
+from trikv.version import Version
 from trikv.watermark import Outstanding
-
-#: The outbox, the records in flight and those waiting out their lag included. With 100 B values the
-#: first bound holds (10 s of a fast leader's writes), with large ones the second.
-MAX_OUTBOX_RECORDS = 20_000
-MAX_OUTBOX_BYTES = 64 * 2**20
 
 #: A page of the map: small beside the outbox, large enough to pay for its fsync.
 PAGE_RECORDS = 2_000
@@ -85,9 +70,6 @@ TELL_S = 0.02
 FIRST_BACKOFF_S = 0.1
 LAST_BACKOFF_S = 3.0
 
-#: The rate that is shown is the mean of so many seconds.
-RATE_WINDOW_S = 5.0
-
 
 class LinkState(StrEnum):
     CONNECTING = "connecting"
@@ -95,82 +77,6 @@ class LinkState(StrEnum):
     LIVE = "live"
     DOWN = "down"
     CUT = "cut"
-
-
-class Place(NamedTuple):
-    """How far a map was read, from its newest record back: all between the two, ends included."""
-
-    top: Version
-    bottom: Version
-
-
-class PageBack(NamedTuple):
-    """The next older records, newest first; to be sent before them, all that is newer now than the top.
-
-    `older` is None where more is newer than is read at a time, and [] at the end of the way.
-    """
-
-    newer: Sequence[Record]
-    older: Sequence[Record] | None
-
-    def place(self, before: Place | None) -> Place:
-        """How far the map was read with this page, which is not empty."""
-        if before is None:
-            assert self.older  # nothing can be newer than a top that is not known yet
-            return Place(self.older[0].version, self.older[-1].version)
-        bottom = self.older[-1].version if self.older else before.bottom
-        return Place(self.newer[-1].version if self.newer else before.top, bottom)
-
-
-class Host(Protocol):
-    """What a link needs of its leader."""
-
-    @property
-    def candidate(self) -> Candidate: ...
-    @property
-    def resolved_us(self) -> int:
-        """Every write up to here is committed, and was handed to the links, or has failed."""
-        ...
-
-    @property
-    def confirmed(self) -> Version | None:
-        """Up to here all is on enough nodes; None: nothing is known to be."""
-        ...
-
-    @property
-    def floor(self) -> Version: ...
-    async def read_back(
-        self, after: Version, place: Place | None, limit: int, max_bytes: int
-    ) -> PageBack:
-        """The next page on the way back to a version; from the newest record on, if there is no place.
-
-        Raises StorageFailed.
-        """
-        ...
-
-    async def overrule(self, follower: str, held: Sequence[Record]) -> None:
-        """Write anew what this leader has of those keys of which the follower has something newer."""
-        ...
-
-    async def admit(self, link: Link) -> None:
-        """Wait until a new node may be brought in."""
-        ...
-
-    def recognise(self, link: Link, told: Promised) -> None:
-        """Raises PeerFailed if this node can't be the link's follower."""
-        ...
-
-    def spare(self, link: Link) -> bool:
-        """Whether no quorum waits for this link."""
-        ...
-
-    def superseded(self, why: str) -> None:
-        """A follower has promised a higher epoch: this leadership is over."""
-        ...
-
-    def progress(self) -> None:
-        """An acknowledgement, a heartbeat, or a new state of a link."""
-        ...
 
 
 class Link:
@@ -195,7 +101,9 @@ class Link:
         """The number of the last request that was begun, and of the last that was acknowledged."""
         self.stored_us: int | None = None
         """The watermark that the follower has on its disk; None: not established in this epoch."""
+        self.outbox = Outbox()
         self.tally = LinkTally()
+        self._rate = Rate()
         self._host = host
         self._wires = wires
         self._remote = Remote(wires, url, request_timeout_s)
@@ -208,8 +116,6 @@ class Link:
         self._retry = trio.Event()
         self._retired = False
         self._until_retired = trio.CancelScope()
-        self._outbox: deque[Parcel] = deque()
-        self._in_flight: list[Parcel] = []
         self._wake = trio.Event()
         self._nudged = False
         self._usual_reply: Reply | None = None
@@ -222,14 +128,14 @@ class Link:
         self._answer_s = 0.0  # how long the last ones took, in the mean
         self._quiet_since = math.inf  # when the last one ended; infinity: one is in flight
         self._behind = trio.Event()  # set: a record was turned away, the map must be read again
-        self._undecided: list[Parcel] = []  # acknowledged while syncing
-        self._held: dict[Parcel, None] = {}  # in the order in which they came
-        self._held_records = 0
-        self.held_bytes = 0
         self._outstanding = Outstanding()
         self._watermark_us: int | None = None
         self._away_since = trio.current_time()
-        self._acknowledged: deque[tuple[float, int]] = deque()  # when, how many records
+
+    @property
+    def name(self) -> str:
+        """By which the follower is counted: its node id, or its URL as long as it has not told."""
+        return self.node_id or self.url
 
     @property
     def state(self) -> LinkState:
@@ -240,18 +146,12 @@ class Link:
         return self.state is LinkState.LIVE
 
     @property
-    def held_records(self) -> int:
-        """Records on their way: waiting out their lag, queued, or in flight."""
-        return self._held_records
-
-    @property
     def lag_ms(self) -> float:
         """How long the oldest record on its way has been on it, or how long the link is not live."""
         if not self.live:
             return (trio.current_time() - self._away_since) * 1000
-        for parcel in self._held:
-            return (trio.current_time() - parcel.since) * 1000
-        return 0.0
+        since = self.outbox.since
+        return 0.0 if since is None else (trio.current_time() - since) * 1000
 
     @property
     def slowness_s(self) -> float:
@@ -263,13 +163,7 @@ class Link:
     @property
     def rate_records_s(self) -> float:
         """Records acknowledged per second, of late."""
-        self._forget_old_rates()
-        return sum(count for _, count in self._acknowledged) / RATE_WINDOW_S
-
-    def _forget_old_rates(self) -> None:
-        horizon = trio.current_time() - RATE_WINDOW_S
-        while self._acknowledged and self._acknowledged[0][0] < horizon:
-            self._acknowledged.popleft()
+        return self._rate.per_s(trio.current_time())
 
     @property
     def watermark_us(self) -> int | None:
@@ -286,24 +180,13 @@ class Link:
         if self._state not in (LinkState.SYNCING, LinkState.LIVE):
             return None
         # The session may not have noticed yet that it is cut.
-        if not self.has_room(content.records, content.size) or self._wires.is_cut(self.url):
+        if not self.outbox.has_room(content.records, content.size) or self._wires.is_cut(self.url):
             self.watermark_us  # noqa: B018 - as far as it came; now it stands
             self._enter(LinkState.SYNCING)
             self._behind.set()
             return None
-        parcel = Parcel(content)
-        self._held[parcel] = None
-        self._held_records += content.records
-        self.held_bytes += content.size
         self._outstanding.add(content.timestamps_us[0], content.timestamps_us[-1])
-        return parcel
-
-    def has_room(self, records: int, size: int) -> bool:
-        """Whether the outbox would take so much."""
-        return (
-            self._held_records + records <= MAX_OUTBOX_RECORDS
-            and self.held_bytes + size <= MAX_OUTBOX_BYTES
-        )
+        return self.outbox.accept(content)
 
     def send(self, parcel: Parcel) -> None:
         """Bring what was accepted to the follower; `parcel.told` hears whether it counts.
@@ -311,10 +194,10 @@ class Link:
         False means "not acknowledged", not "will never arrive".
         """
         if self._state in (LinkState.SYNCING, LinkState.LIVE):
-            self._outbox.append(parcel)
+            self.outbox.queue(parcel)
             self._wake.set()
         else:
-            self._end(parcel, False)
+            self.outbox.end(parcel, False)
 
     async def send_after(self, lag_s: float, parcel: Parcel) -> None:
         """The same after its simulated lag."""
@@ -434,55 +317,36 @@ class Link:
         self.send(parcel)
         await arrived.wait()
 
-    def _arrived(self, parcel: Parcel) -> None:
-        """The follower has acknowledged it."""
-        if parcel.content is not None and parcel.content.timestamps_us:
-            self._outstanding.settle(parcel.content.timestamps_us[0])
-        if parcel in self._held and self._is(LinkState.SYNCING):
-            self._undecided.append(parcel)
-        else:
-            self._end(parcel, True)
-
-    def _decide(self, counts: bool) -> None:
-        """What was acknowledged before the link was live counts if it becomes so."""
-        undecided, self._undecided = self._undecided, []
-        for parcel in undecided:
-            self._end(parcel, counts)
-
-    def _end(self, parcel: Parcel, counts: bool) -> None:
-        if parcel in self._held:
-            assert parcel.content is not None
-            del self._held[parcel]
-            self._held_records -= parcel.content.records
-            self.held_bytes -= parcel.content.size
-        parcel.told(counts)
-
     async def _pump(self) -> None:
         """Send what the outbox holds, all of it in one request, then what has come meanwhile."""
         while True:
-            if not self._outbox and not self._nudged:
+            if not self.outbox.waits and not self._nudged:
                 self._wake = trio.Event()
                 await self._wake.wait()
             due = self._quiet_since + pace.PAUSE_S
             if trio.current_time() < due and self.live and self._host.spare(self):
                 await trio.sleep_until(due)
             self._nudged = False
-            self._in_flight = self._take()
+            parcels = self.outbox.take()
             self._posted_at, self._quiet_since = trio.current_time(), math.inf
             self._posted.set()
-            size = await self._post(self._in_flight)
+            size = await self._post(parcels)
             self._quiet_since = trio.current_time()
             self._answered.set()
-            for parcel in self._in_flight:
-                self._arrived(parcel)
-            records = sum(p.content.records for p in self._in_flight if p.content is not None)
-            self._acknowledged.append((self._quiet_since, records))
-            took_s = self._quiet_since - self._posted_at
-            self._answer_s = pace.mean(self._answer_s, took_s)
-            self.tally.answered(took_s, records, size)
-            self._forget_old_rates()
-            self._in_flight = []
+            self._acknowledged(self._quiet_since - self._posted_at, size)
             self._host.progress()
+
+    def _acknowledged(self, took_s: float, size: int) -> None:
+        """The follower has all that is in flight: nothing, if the link has gone down meanwhile."""
+        records = 0
+        for parcel in self.outbox.arrived(live=self._is(LinkState.LIVE)):
+            if (content := parcel.content) is not None:
+                records += content.records
+                if content.timestamps_us:
+                    self._outstanding.settle(content.timestamps_us[0])
+        self._answer_s = pace.mean(self._answer_s, took_s)
+        self.tally.answered(took_s, records, size)
+        self._rate.note(self._quiet_since, records)
 
     async def _keep_time(self) -> None:
         """Where nothing else is sent: soon a watermark that has moved, now and then a heartbeat.
@@ -520,18 +384,6 @@ class Link:
             or (self._watched and self._host.confirmed != self._told_confirmed)
         )
         return self._quiet_since + (FLUSH_S if news else HEARTBEAT_S)
-
-    def _take(self) -> list[Parcel]:
-        """The parcels for one request: bounded, but at least one if there is any."""
-        taken: list[Parcel] = []
-        records = size = 0
-        while self._outbox and records < MAX_BATCH_RECORDS and size < MAX_BATCH_BYTES:
-            parcel = self._outbox.popleft()
-            taken.append(parcel)
-            if parcel.content is not None:
-                records += parcel.content.records
-                size += parcel.content.size
-        return taken
 
     async def _post(self, parcels: Sequence[Parcel]) -> int:
         """One request to the follower; its size. Raises PeerFailed unless it acknowledges."""
@@ -588,12 +440,8 @@ class Link:
             if self._state is LinkState.LIVE:
                 self._away_since = trio.current_time()
         self._state, self.reason = LinkState.DOWN, reason
-        for parcel in (*self._in_flight, *self._outbox):
-            self._end(parcel, False)
-        self._in_flight = []
-        self._outbox.clear()
+        self.outbox.fail()
         self._outstanding.clear()
-        self._decide(False)
         self._host.progress()
 
     def _over(self) -> bool:
@@ -611,5 +459,5 @@ class Link:
         logs.info(f"link.{state}", follower=self.url, node_id=self.node_id, **told)
         self._state, self.reason = state, None
         if state is LinkState.LIVE:
-            self._decide(True)
+            self.outbox.decide(True)
         self._host.progress()

@@ -284,10 +284,13 @@ def _links(leadership: Leadership) -> Iterator[Metric]:
         lambda link: max(leader.resolved_us - (link.watermark_us or 0), 0) / 1e6,
     )
     yield _of_links(
-        "trikv_link_outbox_records", "Records on their way.", links, lambda link: link.held_records
+        "trikv_link_outbox_records",
+        "Records on their way.",
+        links,
+        lambda link: link.outbox.records,
     )
     yield _of_links(
-        "trikv_link_outbox_bytes", "Bytes of them.", links, lambda link: link.held_bytes
+        "trikv_link_outbox_bytes", "Bytes of them.", links, lambda link: link.outbox.size
     )
     for name, text, count in _LINK_COUNTS:
         counter = CounterMetricFamily(name, text, labels=["follower"])

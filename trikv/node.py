@@ -28,6 +28,7 @@ import trio
 
 from trikv.committer import Committer, DiskWatch, RunBlocking
 from trikv.config import Config
+from trikv.digest import EMPTY_DIGEST, Digest
 from trikv.errors import NotFollower, NotLeader, NotReady, SettingError, StorageFailed
 from trikv.feed import Feed
 from trikv.follower import Follower, promise
@@ -37,7 +38,7 @@ from trikv.leadership import Leadership
 from trikv.messages import LeaderName
 from trikv.peers import Candidate
 from trikv.state import NodeState
-from trikv.store import EMPTY_DIGEST, Digest, Store
+from trikv.store import Store
 from trikv.survey import LoopDelay, Survey
 from trikv.takeover import Takeover
 from trikv.tally import RequestTally

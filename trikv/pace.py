@@ -36,6 +36,8 @@ class Paced(Protocol):
     """What is to be known of a link."""
 
     @property
+    def name(self) -> str: ...
+    @property
     def slowness_s(self) -> float: ...
 
 
@@ -50,7 +52,6 @@ def mean(before_s: float, last_s: float) -> float:
 def hurried(
     live: Iterable[L],
     before: Collection[L],
-    name_of: Callable[[L], str],
     enough: Callable[[Set[str]], bool],
 ) -> set[L]:
     """The links that hurry from now on; all that live where they are not enough."""
@@ -64,5 +65,5 @@ def hurried(
         if enough(names):
             break
         chosen.add(link)
-        names.add(name_of(link))
+        names.add(link.name)
     return chosen

@@ -1,6 +1,6 @@
 """Whether replicas are equal, and where not.
 
-Digests tell (an order-independent hash over key, version and value: see `trikv.store.Digest`). Where
+Digests tell (an order-independent hash over key, version and value: see `trikv.digest`). Where
 they differ, both maps are read in version order, page by page, and walked side by side: a record that
 only one side has names a key that differs. Small maps are always compared in full, and shown.
 
@@ -14,12 +14,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from trikv.digest import Digest
 from trikv.errors import PeerFailed, Superseded
 from trikv.link import Link
 from trikv.messages import RESERVED_PREFIX
 from trikv.node import SCAN_BYTES, SCAN_RECORDS, Node
 from trikv.peers import Remote
-from trikv.store import Digest
 from trikv.version import Record, Version
 
 #: Maps up to this many keys are shown in full without being asked for.

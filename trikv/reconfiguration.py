@@ -14,7 +14,7 @@ satisfies all under which writes may have been confirmed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
 
 import trio
@@ -22,7 +22,7 @@ import trio
 from trikv import logs
 from trikv.configuration import KEY, Configuration, encode
 from trikv.errors import NotEnoughFollowers, NotReady, QuorumNotMet, StorageFailed
-from trikv.leader import Leader, name_of
+from trikv.leader import Leader
 from trikv.quorum import Voters
 from trikv.store import Store
 from trikv.version import Record, Version
@@ -126,7 +126,7 @@ class Reconfiguration:
             hint = 'under the quorum in force; {"force": true} does without them'
             raise NotEnoughFollowers(f"{refusal.detail} {hint}", **refusal.extra) from None
 
-    def _may_be_in_force(self, holders: set[str]) -> bool:
+    def _may_be_in_force(self, holders: Set[str]) -> bool:
         """Whether these followers' having it is enough for the change to take effect."""
         alone = [voters for voters in self._leader.in_force if voters.write_quorum == 0]
         if self.configuration.write_quorum == 0:  # then those that stay members may go on as before
@@ -161,9 +161,7 @@ class Reconfiguration:
     def _past_bound(self) -> set[str]:
         """The followers that hold all that may have been confirmed before this was in force."""
         return {
-            name_of(link)
-            for link in self._leader.links
-            if (link.watermark_us or 0) >= self._bound_us
+            link.name for link in self._leader.links if (link.watermark_us or 0) >= self._bound_us
         }
 
     async def _write(self, configuration: Configuration) -> Version:

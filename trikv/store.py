@@ -5,67 +5,36 @@ to where tombstones were purged here; all change in the same transactions.
 
 Rules
 - Nothing changes a record but `merge`, whose upsert is the merge rule of `trikv.version.wins` in SQL.
-- A change happens in a transaction, opened by the committer alone. With durability `fsync` a commit
-  returns only once the write-ahead log is on disk (`synchronous=FULL`); with `os` the operating system
-  writes it when it likes.
-- One node at a time has a directory open.
+- A change happens in a transaction, opened by the committer alone.
 - What goes wrong with the database while it is read is StorageFailed; inside a transaction it is left
   to the committer.
-- The write-ahead log is written back into the database (a *checkpoint*) between transactions, by
-  `checkpoint`, once about `CHECKPOINT_PAGES` pages are in it: it takes as long as many commits do, and
-  whoever commits decides where it runs. Should the log grow much longer, SQLite does it by itself. It
-  has that length from the start, so that commits overwrite it.
 - A read sees committed data only, and holds no transaction open after it returns, so that a long scan
   (which is many short pages) never holds back SQLite's checkpoints.
 
 How it works. Records lie in key order (`WITHOUT ROWID`); an index holds them in version order, which
-makes the map its own compacted replication log. There are three connections: the committer's, one for
-point reads, one for pages, which may run in another thread than the event loop's. `:memory:` has one
-connection for all three, so it must be driven from one thread.
+makes the map its own compacted replication log.
 
-What it does not know: threads, trio, who leads.
+What it does not know: files, connections and the log (see `database`), threads, trio, who leads.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from hashlib import blake2b
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
+from trikv.database import FILE_NAME, Database, Durability
 from trikv.errors import SettingError, StorageFailed
 from trikv.messages import MAX_KEY_BYTES
 from trikv.state import NodeState, state_of
 from trikv.version import NO_VERSION, Epoch, Record, Version
 
-Durability = Literal["fsync", "os"]
+#: The fact beside those of the state: see `Store.purged`.
+_PURGED = "purged"
 
-FILE_NAME = "trikv.sqlite3"
-LOCK_NAME = "lock"  # a database too, and empty: SQLite's locks work alike on every system
-APPLICATION_ID = 0x74726B76  # "trkv": tells our files from other programs'
-FORMAT = 1
-
-#: Pages in the write-ahead log that make a checkpoint due: what is written often is written back once.
-CHECKPOINT_PAGES = 4_000
-
-#: How many times as much as the log must be free on a disk, or the log grows as it is written.
-SPARE_DISK = 4
-
-#: SQLite's default size of a page, and how many a transaction writes beside its records.
-_DATABASE_PAGE_BYTES = 4_096
-_FIXED_PAGES = 2
-_RESERVED_BYTES = 2**20  # at a time
-_SCATTERED_ROWS = 100  # more rows than that may share their pages: there are so many, at most
-_LOG_PAGE_BYTES = _DATABASE_PAGE_BYTES + 24  # with the header that it has in the log
-
-#: Of each connection: SQLite's own 2 MiB are too few for 10,000 small records.
-_CACHE_KIB = 16 * 1024
-
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE records (
     key TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL,  -- encoded JSON; empty for a tombstone
@@ -76,14 +45,12 @@ CREATE TABLE records (
 CREATE INDEX records_by_version ON records (epoch, instance, timestamp_us);
 CREATE INDEX tombstones ON records (epoch, instance, timestamp_us) WHERE value = '';
 CREATE TABLE facts (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO facts VALUES ('{_PURGED}', '{NO_VERSION}');
 """
 
 _SET_FACT = (
     "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
-
-#: The fact beside those of the state: see `Store.purged`.
-_PURGED = "purged"
 
 _COLUMNS = "key, value, epoch, instance, timestamp_us"
 
@@ -113,57 +80,25 @@ _Row = tuple[str, str, int, str, int]
 #: More than any version, as a row.
 _ABOVE_ALL = (2**63 - 1, "", 0)
 
-#: A digest is a sum modulo this: 128 bits of blake2b for each record.
-_DIGEST_MODULUS = 1 << 128
-
-
-class Digest(NamedTuple):
-    """An order-independent hash over (key, version, value) of the live records, and their number."""
-
-    records: int
-    total: int
-
-    @property
-    def text(self) -> str:
-        return f"{self.total:032x}"
-
-    def add(self, records: Iterable[Record]) -> Digest:
-        """The digest of these live records too."""
-        count, total = self
-        for record in records:
-            if record.deleted:
-                continue
-            text = f"{record.key}\0{record.version}\0{record.value}"
-            total += int.from_bytes(blake2b(text.encode(), digest_size=16).digest())
-            count += 1
-        return Digest(count, total % _DIGEST_MODULUS)
-
-
-EMPTY_DIGEST = Digest(0, 0)
-
 
 class Store:
     """One node's records and facts. Open it with `Store.open`, close it with `close`."""
 
     def __init__(self, path: Path | None, durability: Durability) -> None:
-        self.path = path
-        self._log_pages = 0  # about so many, at most, since the last checkpoint
-        self._lock = None if path is None else _lock(path.with_name(LOCK_NAME))
-        self._connections: list[sqlite3.Connection] = []
         self.purged = NO_VERSION
         """Tombstones may be missing here up to this version, and above it none is."""
         self.kept: Version | None = None
         """Tombstones above this version are not purged, for those who still have to read them."""
+        self.path = path
+        self.database = database = Database(path, durability, _SCHEMA)
+        self._writer, self._reader, self._pager = database.writer, database.reader, database.pager
         try:
-            self._writer = self._connect(durability)
-            self._reader = self._writer if path is None else self._connect(durability)
-            self._pager = self._writer if path is None else self._connect(durability)
             self.state = self._read_state()
         except BaseException:
             self.close()
             raise
-        if path is not None and durability == "fsync":
-            _reserve(path.with_name(path.name + "-wal"), CHECKPOINT_PAGES * _LOG_PAGE_BYTES)
+        if durability == "fsync":
+            database.reserve()
 
     @classmethod
     def open(cls, data_dir: Path | None, durability: Durability = "fsync") -> Store:
@@ -183,44 +118,6 @@ class Store:
                 f"with a database of trikv's in it or none: {why}"
             ) from None
 
-    def _connect(self, durability: Durability) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            ":memory:" if self.path is None else self.path,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=5.0,
-        )
-        self._connections.append(connection)
-        new = self._is_new(connection)  # first: the mode is written into the file
-        connection.execute("PRAGMA journal_mode = WAL")
-        level = "FULL" if durability == "fsync" else "NORMAL"
-        connection.execute(f"PRAGMA synchronous = {level}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {2 * CHECKPOINT_PAGES}")
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        connection.execute("PRAGMA fullfsync = ON")  # macOS: else data stays in the drive
-        if new:
-            connection.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
-                f"INSERT INTO facts VALUES ('{_PURGED}', '{NO_VERSION}');"
-                f"PRAGMA user_version = {FORMAT}; COMMIT;"
-            )
-        return connection
-
-    def _is_new(self, connection: sqlite3.Connection) -> bool:
-        """Whether the database is empty. Raises sqlite3.DatabaseError if it is not ours."""
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (user_version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if (application_id, user_version, tables) == (0, 0, 0):
-            return True
-        if application_id != APPLICATION_ID:
-            raise sqlite3.DatabaseError(f"{self.path} belongs to another program")
-        if user_version != FORMAT:
-            raise sqlite3.DatabaseError(
-                f"{self.path} has format {user_version}, this trikv reads format {FORMAT}"
-            )
-        return False
-
     def _read_state(self) -> NodeState:
         """Raises sqlite3.Error, ValueError."""
         facts: list[Any] = self._writer.execute("SELECT name, value FROM facts").fetchall()
@@ -233,10 +130,7 @@ class Store:
         return state
 
     def close(self) -> None:
-        for connection in self._connections:
-            connection.close()
-        if self._lock is not None:
-            self._lock.close()
+        self.database.close()
 
     # -- changes: only inside a transaction ---------------------------------------------------------
 
@@ -248,35 +142,18 @@ class Store:
         try:
             yield
             self._writer.execute("COMMIT")
-            self._log_pages += _FIXED_PAGES
+            self.database.committed()
         except BaseException:
             self.state, self.purged = before
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
 
-    def checkpoint_is_due(self) -> bool:
-        """Whether the log has grown so long that it should be written back."""
-        return self._log_pages >= CHECKPOINT_PAGES and self.path is not None
-
-    def checkpoint(self) -> None:
-        """Write the log back into the database: not inside a transaction.
-
-        Where it fails nothing is lost, as all of it is in the log: it is tried again later.
-        """
-        self._log_pages = 0
-        with suppress(sqlite3.Error):
-            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-
     def merge(self, records: Iterable[Record]) -> None:
         """Merge records into the map: each stays only if it wins over what is there."""
         rows = [*map(_row, records)]
         self._writer.executemany(_MERGE, rows)
-        # One page of the map and one of the index for each, where their keys lie far apart.
-        pages = 2 * len(rows) + sum(len(row[1]) for row in rows) // _DATABASE_PAGE_BYTES
-        if len(rows) > _SCATTERED_ROWS:
-            pages = min(pages, self._writer.execute("PRAGMA page_count").fetchone()[0])
-        self._log_pages += pages
+        self.database.wrote(len(rows), sum(len(row[1]) for row in rows))
 
     def set_state(self, state: NodeState) -> None:
         """What the node knows of itself from now on. Raises AssertionError if it contradicts itself."""
@@ -452,38 +329,6 @@ class Store:
         return page
 
 
-def _lock(path: Path) -> sqlite3.Connection:
-    """Held while a node lives: two in one directory would undo each other's promises."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
-    try:
-        connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.Error as error:
-        connection.close()
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-            raise sqlite3.OperationalError("another node is using it") from None
-        raise
-    return connection
-
-
-def _reserve(log: Path, size: int) -> None:
-    """Give the write-ahead log its length before it is written.
-
-    Where a file grows, each fsync has to bring its new length to the disk as well, which takes as long
-    as what is written. What lies behind the log's end is nothing to SQLite, as it has no checksum.
-    """
-    with suppress(OSError), log.open("r+b") as file:
-        before = file.seek(0, os.SEEK_END)
-        if shutil.disk_usage(log).free < SPARE_DISK * size:
-            return
-        try:
-            for _ in range(before, size, _RESERVED_BYTES):
-                file.write(bytes(_RESERVED_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:  # there is less room than it seemed
-            os.truncate(log, before)
-
-
 def _get(connection: sqlite3.Connection, key: str) -> Record | None:
     query = f"SELECT {_COLUMNS} FROM records WHERE key = ?"
     rows = connection.execute(query, (key,)).fetchall()
@@ -541,11 +386,3 @@ def _bounded(rows: sqlite3.Cursor, max_bytes: int) -> list[Record]:
             break
     rows.close()  # or the read transaction would stay open and hold back checkpoints
     return page
-
-
-def digest_of(pages: Iterable[Sequence[Record]]) -> Digest:
-    """The digest of all these pages."""
-    digest = EMPTY_DIGEST
-    for page in pages:
-        digest = digest.add(page)
-    return digest

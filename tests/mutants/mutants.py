@@ -44,7 +44,7 @@ _ALL = (
     ),
     Mutant(
         "no fsync",
-        "trikv.store",
+        "trikv.database",
         'level = "FULL" if durability == "fsync" else "NORMAL"',
         'level = "NORMAL"',
     ),
@@ -151,9 +151,9 @@ _ALL = (
     ),
     Mutant(
         "an acknowledgement of a syncing follower counts",
-        "trikv.link",
-        "        if parcel in self._held and self._is(LinkState.SYNCING):\n",
-        "        if False:\n",
+        "trikv.outbox",
+        "            if live or parcel not in self._held:\n",
+        "            if True:\n",
         # Not by the walks: it takes the loss of that very follower's leader before it is live.
         "tests/simulation/test_link.py",
     ),

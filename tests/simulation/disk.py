@@ -16,7 +16,8 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from trikv.store import Durability, Store
+from trikv.database import Durability
+from trikv.store import Store
 
 FSYNC_LEVEL = 2  # PRAGMA synchronous = FULL
 

@@ -24,6 +24,7 @@ import trio
 import trikv.committer
 import trikv.leadership
 import trikv.link
+import trikv.outbox
 import trikv.watch
 import trikv.web.peer
 from loadgen.check.history import History, Shown
@@ -392,8 +393,8 @@ def seed_scheduler(seed: int) -> None:
 #: Bounds that no run would come to, made small: what happens at them happens all the time then.
 SMALL_BOUNDS = (
     (trikv.link, "PAGE_RECORDS", 2),
-    (trikv.link, "MAX_OUTBOX_RECORDS", 12),
-    (trikv.link, "MAX_BATCH_RECORDS", 5),
+    (trikv.outbox, "MAX_OUTBOX_RECORDS", 12),
+    (trikv.outbox, "MAX_BATCH_RECORDS", 5),
     (trikv.web.peer, "SCAN_BYTES", 150),
     (trikv.committer, "MAX_GROUP", 4),
     (trikv.leadership, "PURGE_RECORDS", 2),

@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-import trikv.leadership
 import trikv.link
+import trikv.readback
 from tests.simulation.fleet import Fleet, open_fleet
 from tests.simulation.test_interrupted import Interruption
 from tests.support import until
@@ -116,7 +116,7 @@ async def test_what_is_written_while_a_page_travels_comes_with_the_next(
 async def test_under_a_load_that_outruns_it_a_page_brings_what_is_newer_alone(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trikv.leadership, "MAX_NEWER_PAGES", 2)
+    monkeypatch.setattr(trikv.readback, "MAX_NEWER_PAGES", 2)
     async with open_fleet(2, write_quorum=1) as fleet:
         fleet.crash("n2")
         for key in "abcde":

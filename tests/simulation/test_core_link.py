@@ -13,10 +13,11 @@ from trio.testing import MockClock
 from tests.support import MemoryNetwork, open_cluster, put, until
 from trikv.errors import PeerFailed
 from trikv.lag import LagRange, Wires
-from trikv.link import Link, LinkState, PageBack, Place
+from trikv.link import Link, LinkState
 from trikv.messages import LeaderName, PromiseAnswer, ReplicateAnswer
 from trikv.parcel import Encoded
 from trikv.peers import Candidate, Promised
+from trikv.readback import PageBack, Place
 from trikv.transport import Reply
 from trikv.version import NO_EPOCH, NO_VERSION, Epoch, Record, Version
 
@@ -204,7 +205,7 @@ async def lead_until(name: str, at: int) -> bool:
                 assert (link.live, counted) == (True, [True])
                 link.retire()
     assert link.state is LinkState.DOWN
-    assert (link.held_records, link.held_bytes) == (0, 0)
+    assert (link.outbox.records, link.outbox.size) == (0, 0)
     assert not host.read_after_the_end
     return arrived
 

@@ -9,6 +9,7 @@ import trio.lowlevel
 from trio.testing import MockClock
 
 import trikv.link
+import trikv.outbox
 from tests.support import Cluster, call, dump, open_cluster, put, until
 from trikv.errors import PeerFailed
 from trikv.lag import LagRange
@@ -61,7 +62,7 @@ async def test_a_follower_that_is_down_is_asked_ever_more_rarely(autojump_clock:
 async def test_a_silent_follower_holds_bounded_memory_and_nobody_up(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trikv.link, "MAX_OUTBOX_RECORDS", 20)
+    monkeypatch.setattr(trikv.outbox, "MAX_OUTBOX_RECORDS", 20)
     async with open_cluster(2, write_quorum=1, request_timeout_s=1000) as cluster:
         silent, link = cluster.urls[1], cluster.leader.links[1]
         stuck = True
@@ -74,28 +75,28 @@ async def test_a_silent_follower_holds_bounded_memory_and_nobody_up(
         began = trio.current_time()
         for index in range(200):
             assert (await put(cluster.node, f"key{index}", index))[0] == 200
-            assert link.held_records <= 20
+            assert link.outbox.records <= 20
         assert trio.current_time() - began < 1
         stuck = False
         # What was turned away comes with the map: the link is behind, and is brought up again.
         await until(lambda: link.state is LinkState.SYNCING)
         await cluster.settled()
         assert await dump(cluster.followers[silent]) == await dump(cluster.node)
-        assert link.held_bytes == 0
+        assert link.outbox.size == 0
 
 
 async def test_large_values_are_bounded_in_bytes(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trikv.link, "MAX_OUTBOX_BYTES", 10_000)
-    monkeypatch.setattr(trikv.link, "MAX_BATCH_BYTES", 5_000)
+    monkeypatch.setattr(trikv.outbox, "MAX_OUTBOX_BYTES", 10_000)
+    monkeypatch.setattr(trikv.outbox, "MAX_BATCH_BYTES", 5_000)
     monkeypatch.setattr(trikv.link, "PAGE_BYTES", 2_000)
     async with open_cluster(1, write_quorum=0) as cluster:
         cluster.leader.lag.set(LagRange(500, 500))
         link = cluster.leader.links[0]
         for index in range(30):
             await put(cluster.node, f"key{index}", "x" * 1000)
-            assert link.held_bytes <= 10_000
+            assert link.outbox.size <= 10_000
         await cluster.settled()
         bodies = [body for _, _, body in cluster.network.seen if body]
         # The bound, and one parcel more: what came meanwhile may be four pages and a value.
@@ -275,7 +276,7 @@ async def test_more_than_followers_take_at_once_waits_its_turn_and_no_link_falls
 async def test_a_write_for_which_there_is_no_room_in_time_is_refused_unwritten(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trikv.link.MAX_OUTBOX_RECORDS", 2)
+    monkeypatch.setattr("trikv.outbox.MAX_OUTBOX_RECORDS", 2)
     async with open_cluster(2, write_quorum=1, write_timeout_s=3) as cluster:
         cluster.leader.lag.set(LagRange(2000, 2000))
         answers: list[tuple[int, str]] = []

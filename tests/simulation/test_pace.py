@@ -88,7 +88,7 @@ async def test_a_write_after_a_pause_goes_to_all_at_once(autojump_clock: MockClo
             await trio.sleep(PAUSE_S + 2 * TAKES_S)
             await put(cluster.node, "key", index)
             await trio.sleep(TAKES_S)
-            assert not any(link.held_records for link in cluster.leader.links)
+            assert not any(link.outbox.records for link in cluster.leader.links)
 
 
 async def test_a_follower_that_stalls_holds_one_write_up_by_a_pause_and_is_spare_then(
@@ -133,7 +133,7 @@ async def test_with_simulated_lag_with_quorum_0_and_where_all_must_confirm_nobod
         for index in range(100):
             await put(cluster.node, "key", index)
             await trio.sleep(2 * TAKES_S)
-            assert not any(link.held_records for link in cluster.leader.links)
+            assert not any(link.outbox.records for link in cluster.leader.links)
 
 
 async def test_lag_that_is_turned_off_makes_spare_and_that_is_turned_on_hurries(

@@ -30,8 +30,9 @@ from trikv.committer import (
     run_in_thread,
     run_inline,
 )
+from trikv.database import FILE_NAME
 from trikv.errors import NotReady, StaleEpoch, StorageFailed
-from trikv.store import FILE_NAME, Store
+from trikv.store import Store
 from trikv.version import Epoch, Record, Version
 
 T = TypeVar("T")
@@ -531,7 +532,7 @@ async def test_one_that_expects_no_company_comes_behind_what_waits(
 
 def many(store: Store) -> None:
     """So much that the log wants to be written back."""
-    while not store.checkpoint_is_due():
+    while not store.database.checkpoint_is_due():
         store.merge([Record(f"{i}", "1", Version(Epoch(1, "a"), 2)) for i in range(100)])
 
 
@@ -557,15 +558,15 @@ async def test_checkpoints_run_apart_between_groups_and_commits_wait_for_them(
             # Who waits for a commit does not wait for the checkpoint.
             await committer.commit(many, alone=alone)
             await began.wait()
-            assert store.checkpoint_is_due()
+            assert store.database.checkpoint_is_due()
             nursery.start_soon(partial(committer.commit, put("b"), alone=alone))
             await wait_all_tasks_blocked()
             assert store.get("b") is None
             may_end.set()
             await wait_all_tasks_blocked()
             assert store.get("b") is not None
-            assert checkpoints == [store.checkpoint]
-            assert not store.checkpoint_is_due()
+            assert checkpoints == [store.database.checkpoint]
+            assert not store.database.checkpoint_is_due()
             committer.close()
 
 

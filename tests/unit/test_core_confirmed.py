@@ -17,12 +17,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.simulation.fleet import open_fleet
 from tests.support import open_cluster, open_follower, put, until
 from trikv.committer import Committer, run_inline
+from trikv.database import FILE_NAME
 from trikv.follower import Follower
 from trikv.leader import Leader
 from trikv.messages import Batch, LeaderName, decode_replicate, encode_batch
 from trikv.quorum import Voters
 from trikv.state import NodeState
-from trikv.store import FILE_NAME, Store
+from trikv.store import Store
 from trikv.version import NO_VERSION, Epoch, Record, Version
 from trikv.watch import Watch
 from trikv.watermark import Issued
@@ -32,9 +33,8 @@ EPOCH = Epoch(3, "a")
 
 
 class FakeLink:
-    def __init__(self, node_id: str, watermark_us: int | None) -> None:
-        self.node_id = node_id
-        self.url = f"http://{node_id}"
+    def __init__(self, name: str, watermark_us: int | None) -> None:
+        self.name = name
         self.watermark_us = watermark_us
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from trikv.database import LOCK_NAME
 from trikv.errors import SettingError
-from trikv.store import LOCK_NAME, Store
+from trikv.store import Store
 from trikv.version import Epoch, Record, Version
 
 

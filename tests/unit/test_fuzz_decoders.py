@@ -34,6 +34,7 @@ from tests.unit.strategies import close_records, close_versions
 from tests.unit.strategies import records as any_records
 from trikv import configuration, glance, jsonvalue, messages
 from trikv.config import SETTINGS, base_url, read_config
+from trikv.database import FILE_NAME, LOCK_NAME
 from trikv.errors import (
     BadRequest,
     InvalidBody,
@@ -49,7 +50,7 @@ from trikv.messages import Batch
 from trikv.operations import Precondition
 from trikv.peers import Candidate, Remote, decode_reply
 from trikv.state import NodeState, facts_of, state_of
-from trikv.store import FILE_NAME, LOCK_NAME, Store
+from trikv.store import Store
 from trikv.transport import HttpTransport, Reply
 from trikv.version import MAX_EPOCH_NUMBER, MAX_TIMESTAMP_US, Epoch, Record, Version, is_instance
 from trikv.web import kv

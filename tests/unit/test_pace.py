@@ -22,7 +22,7 @@ def quickest(live: Collection[Wire], before: Collection[Wire], quorum: int) -> s
     def enough(names: Set[str]) -> bool:
         return len(names) >= quorum
 
-    return {wire.name for wire in hurried(live, before, lambda wire: wire.name, enough)}
+    return {wire.name for wire in hurried(live, before, enough)}
 
 
 def test_the_quickest_that_make_a_quorum_hurry() -> None:

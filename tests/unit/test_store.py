@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import random
-import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,24 +16,16 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from tests.unit.stored import EPOCH, held, merge, record
 from tests.unit.strategies import close_epochs, close_records, close_versions, keys, records
-from trikv.errors import SettingError, StorageFailed
+from trikv.database import FILE_NAME
+from trikv.digest import EMPTY_DIGEST
+from trikv.errors import StorageFailed
 from trikv.messages import RESERVED_PREFIX
 from trikv.state import NodeState
-from trikv.store import (
-    APPLICATION_ID,
-    CHECKPOINT_PAGES,
-    EMPTY_DIGEST,
-    FILE_NAME,
-    FORMAT,
-    LOCK_NAME,
-    SPARE_DISK,
-    Store,
-    digest_of,
-)
+from trikv.store import Store
 from trikv.version import NO_EPOCH, NO_VERSION, PLAIN_EPOCH, Epoch, Record, Version, wins
 
-EPOCH = Epoch(1, "a")
 STATE = NodeState(
     node_id="node",
     instance="i",
@@ -47,15 +36,6 @@ STATE = NodeState(
     watermark=Version(Epoch(6, "b"), 12),
     floor=Version(Epoch(6, "b"), 11),
 )
-
-
-def record(key: str, timestamp_us: int, value: str = "1") -> Record:
-    return Record(key, value, Version(EPOCH, timestamp_us))
-
-
-def merge(store: Store, some: Iterable[Record]) -> None:
-    with store.transaction():
-        store.merge(some)
 
 
 def promise(store: Store, epoch: Epoch) -> None:
@@ -74,11 +54,6 @@ def change_half_way(store: Store, some: Iterable[Record], epoch: Epoch) -> None:
         raise HalfWay
 
 
-def held(store: Store) -> list[Record]:
-    """All that a store holds, in key order."""
-    return sorted(store.page_by_version(None, 10**6, 10**9))
-
-
 def shown(some: Iterable[Record]) -> list[Record]:
     """Those whose keys are not reserved, in key order."""
     return sorted(one for one in some if not one.key.startswith(RESERVED_PREFIX))
@@ -91,18 +66,6 @@ def modelled(some: Iterable[Record]) -> list[Record]:
         if wins(one, model.get(one.key)):
             model[one.key] = one
     return sorted(model.values())
-
-
-@pytest.fixture
-def memory() -> Iterator[Store]:
-    with closing(Store.open(None)) as store:
-        yield store
-
-
-@pytest.fixture
-def on_disk(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path)) as store:
-        yield store
 
 
 # -- convergence ----------------------------------------------------------------------------------------
@@ -294,7 +257,7 @@ class StoreAgreesWithDict(RuleBasedStateMachine):
     def same(self) -> None:
         assert held(self.store) == sorted(self.model.values())
         assert self.store.state.promised == self.promised
-        assert digest_of([held(self.store)]) == digest_of([list(self.model.values())])
+        assert EMPTY_DIGEST.add(held(self.store)) == EMPTY_DIGEST.add(self.model.values())
         versions = [r.version for r in self.model.values()]
         assert self.store.greatest_version() == max(versions, default=None)
         for bound in [NO_VERSION, *versions[:3]]:
@@ -467,283 +430,6 @@ def test_no_read_leaves_a_transaction_open_that_holds_back_checkpoints(
         (busy, _, _) = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     assert busy == 0
     assert (tmp_path / f"{FILE_NAME}-wal").stat().st_size == 0
-
-
-def log_of(directory: Path) -> Path:
-    return directory / f"{FILE_NAME}-wal"
-
-
-def test_the_log_has_its_length_from_the_start_and_keeps_it(tmp_path: Path) -> None:
-    for _ in range(2):
-        with closing(Store.open(tmp_path)) as store:
-            length = log_of(tmp_path).stat().st_size
-            assert CHECKPOINT_PAGES * 4096 < length < CHECKPOINT_PAGES * 4096 * 1.1
-            for timestamp_us in range(1, CHECKPOINT_PAGES // 4):
-                merge(store, [record("k", timestamp_us)])
-            store.checkpoint()
-            merge(store, [record("l", 1)])
-            assert log_of(tmp_path).stat().st_size == length
-    with closing(Store.open(tmp_path / "os", "os")):
-        assert log_of(tmp_path / "os").stat().st_size < 10**6
-
-
-def test_what_lies_behind_the_logs_end_is_not_taken_for_records(tmp_path: Path) -> None:
-    """After a crash, which leaves the log as it was, again and again."""
-    before = tmp_path / "0"
-    for crashes in range(5):
-        with closing(Store.open(before)) as store:
-            assert [one.key for one in store.page_by_key("", 99, 9_999)] == [
-                f"{i}" for i in range(crashes)
-            ]
-            merge(store, [record(f"{crashes}", 1)])
-            after = tmp_path / f"{crashes + 1}"
-            after.mkdir()
-            for name in (FILE_NAME, f"{FILE_NAME}-wal"):
-                shutil.copyfile(before / name, after / name)
-        before = after
-
-
-@pytest.mark.parametrize("full", ["nearly", "while it is reserved"])
-def test_without_room_the_log_is_no_longer_than_it_must_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
-) -> None:
-    if full == "nearly":
-        usage = shutil.disk_usage(tmp_path)._replace(free=SPARE_DISK * CHECKPOINT_PAGES * 4096)
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    else:
-
-        def no_room(_: int) -> None:
-            raise OSError(errno.ENOSPC, "no space left on device")
-
-        monkeypatch.setattr(os, "fsync", no_room)
-    with closing(Store.open(tmp_path)) as store:
-        assert log_of(tmp_path).stat().st_size < 10**6
-        merge(store, [record("k", 1)])
-        assert store.get("k") == record("k", 1)
-
-
-@pytest.mark.parametrize(("batch", "size"), [(1, 100), (20, 100), (1, 50_000), (1_000, 100)])
-def test_a_checkpoint_is_due_before_the_log_grows_long_and_empties_it(
-    on_disk: Store, batch: int, size: int
-) -> None:
-    keys = random.Random(7)
-    timestamp_us = 0
-    for _ in range(3):
-        while not on_disk.checkpoint_is_due():
-            timestamp_us += 1
-            key = keys.randrange(100_000)
-            value = f'"{"x" * size}"'
-            some = [record(f"{key + 7 * i}", timestamp_us, value) for i in range(batch)]
-            merge(on_disk, some)
-        assert on_disk.path is not None
-        length = on_disk.path.with_name(f"{FILE_NAME}-wal").stat().st_size
-        assert length < 3 * CHECKPOINT_PAGES * 4096
-        on_disk.checkpoint()
-        assert not on_disk.checkpoint_is_due()
-        merge(on_disk, [record("k", timestamp_us)])
-        with closing(sqlite3.connect(on_disk.path)) as other:
-            _, logged, written_back = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        assert logged == written_back < 10  # it began again from its start
-
-
-def test_a_checkpoint_that_is_held_back_loses_nothing_and_is_made_up_for(
-    on_disk: Store, tmp_path: Path
-) -> None:
-    some = [record(f"k{i:04}", i) for i in range(CHECKPOINT_PAGES)]
-    with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
-        other.execute("BEGIN")
-        other.execute("SELECT * FROM records").fetchall()  # it sees the log as it is now
-        merge(on_disk, some)
-        while not on_disk.checkpoint_is_due():
-            merge(on_disk, some[:100])
-        on_disk.checkpoint()
-        assert not on_disk.checkpoint_is_due()
-        assert held(on_disk) == some
-        merge(on_disk, [record("k0000", CHECKPOINT_PAGES)])
-    on_disk.checkpoint()
-    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
-        _, logged, written_back = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    assert logged == written_back
-    with on_disk.transaction():
-        on_disk.checkpoint()  # SQLite refuses it inside a transaction
-
-
-def test_a_store_in_memory_has_no_log(memory: Store) -> None:
-    for _ in range(CHECKPOINT_PAGES // 100):
-        merge(memory, [record(f"k{i:04}", i) for i in range(100)])
-    assert not memory.checkpoint_is_due()
-
-
-# -- digests --------------------------------------------------------------------------------------------
-
-
-@given(st.lists(records, unique_by=lambda r: r.key), st.randoms())
-def test_a_digest_does_not_depend_on_order_or_pages(
-    some: list[Record], order: random.Random
-) -> None:
-    shuffled = some[:]
-    order.shuffle(shuffled)
-    cut = order.randint(0, len(some))
-    assert digest_of([shuffled[:cut], [], shuffled[cut:]]) == digest_of([some])
-
-
-@given(close_records, close_records)
-def test_digests_of_different_records_differ(one: Record, other: Record) -> None:
-    if one.deleted and other.deleted:
-        assert digest_of([[one]]) == digest_of([[other]]) == EMPTY_DIGEST
-    else:
-        assert (digest_of([[one]]) == digest_of([[other]])) is (one == other)
-
-
-def test_a_digest_tells_a_swap_of_two_values() -> None:
-    straight = [record("a", 1, "1"), record("b", 1, "2")]
-    swapped = [record("a", 1, "2"), record("b", 1, "1")]
-    assert digest_of([straight]) != digest_of([swapped])
-
-
-def test_a_digest_counts_live_records_only() -> None:
-    digest = digest_of([[record("a", 1), record("b", 2, ""), record("c", 3)]])
-    assert digest.records == 2
-    assert digest == digest_of([[record("a", 1), record("c", 3)]])
-    assert len(digest.text) == 32
-
-
-# -- opening --------------------------------------------------------------------------------------------
-
-
-def test_the_directory_is_made_if_it_is_missing(tmp_path: Path) -> None:
-    deep = tmp_path / "a" / "b"
-    Store.open(deep).close()
-    assert (deep / FILE_NAME).exists()
-
-
-def _in_a_file(directory: Path) -> Path:
-    (directory / "file").write_text("not a directory")
-    return directory / "file"
-
-
-def _below_a_file(directory: Path) -> Path:
-    return _in_a_file(directory) / "below"
-
-
-def _directory_in_the_way(directory: Path) -> Path:
-    (directory / FILE_NAME).mkdir()
-    return directory
-
-
-def _garbage(directory: Path) -> Path:
-    (directory / FILE_NAME).write_bytes(b"this is not a database" * 1000)
-    return directory
-
-
-def _garbage_with_a_good_head(directory: Path) -> Path:
-    Store.open(directory).close()
-    file = directory / FILE_NAME
-    file.write_bytes(file.read_bytes()[:100] + b"\xff" * 8000)
-    return directory
-
-
-def _cut_off(directory: Path) -> Path:
-    Store.open(directory).close()
-    file = directory / FILE_NAME
-    file.write_bytes(file.read_bytes()[:4096])
-    return directory
-
-
-def _a_bit_flipped_in_the_schema(directory: Path) -> Path:
-    Store.open(directory).close()
-    file = directory / FILE_NAME
-    file.write_bytes(file.read_bytes().replace(b"    value TEXT", b"    value UEXT"))
-    return directory
-
-
-def _facts_that_are_no_text(directory: Path) -> Path:
-    Store.open(directory).close()
-    file = directory / FILE_NAME
-    with closing(sqlite3.connect(file)) as other:
-        other.execute("INSERT INTO facts VALUES ('promised', 'SPOILED')")
-        other.commit()
-    content = file.read_bytes()
-    at = content.index(b"promisedSPOILED")
-    # In front of the two lie their types: 13 + 2 * length is a text, one less is a blob.
-    assert content[at - 1] == 13 + 2 * len(b"SPOILED")
-    file.write_bytes(content[: at - 1] + bytes([content[at - 1] - 1]) + content[at:])
-    return directory
-
-
-def _facts_that_contradict_each_other(directory: Path) -> Path:
-    Store.open(directory).close()
-    with closing(sqlite3.connect(directory / FILE_NAME)) as other:
-        other.execute("INSERT INTO facts VALUES ('established', '1.a')")
-        other.commit()
-    return directory
-
-
-def _garbage_for_a_lock(directory: Path) -> Path:
-    (directory / LOCK_NAME).write_bytes(b"this is not a database" * 1000)
-    return directory
-
-
-def _another_programs(directory: Path) -> Path:
-    with closing(sqlite3.connect(directory / FILE_NAME)) as other:
-        other.execute("CREATE TABLE records (id INTEGER)")
-    return directory
-
-
-def _a_later_format(directory: Path) -> Path:
-    Store.open(directory).close()
-    with closing(sqlite3.connect(directory / FILE_NAME)) as other:
-        other.execute(f"PRAGMA user_version = {FORMAT + 1}")
-    return directory
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        _in_a_file,
-        _below_a_file,
-        _directory_in_the_way,
-        _garbage,
-        _garbage_with_a_good_head,
-        _cut_off,
-        _a_bit_flipped_in_the_schema,
-        _facts_that_are_no_text,
-        _facts_that_contradict_each_other,
-        _garbage_for_a_lock,
-        _another_programs,
-        _a_later_format,
-    ],
-)
-def test_a_directory_that_cannot_be_used_is_a_setting_error_that_says_why(
-    tmp_path: Path, make: Callable[[Path], Path]
-) -> None:
-    directory = make(tmp_path)
-    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    with pytest.raises(SettingError) as refusal:
-        Store.open(directory).close()
-    said = str(refusal.value)
-    assert said.startswith(f"DATA_DIR={str(directory)!r}: expected ")
-    assert len(said.splitlines()) == 1
-    for file, content in before.items():
-        assert file.read_bytes() == content
-
-
-def test_two_nodes_do_not_share_a_directory(tmp_path: Path) -> None:
-    with closing(Store.open(tmp_path)) as store:
-        with pytest.raises(SettingError, match=r"^DATA_DIR=.*another node is using it"):
-            Store.open(tmp_path)
-        merge(store, [record("a", 1)])
-    with closing(Store.open(tmp_path)) as store:
-        assert held(store) == [record("a", 1)]
-
-
-def test_a_file_of_ours_says_so() -> None:
-    with TemporaryDirectory() as directory:
-        Store.open(Path(directory)).close()
-        with closing(sqlite3.connect(Path(directory) / FILE_NAME)) as other:
-            assert other.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
-            assert other.execute("PRAGMA user_version").fetchone() == (FORMAT,)
-            assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 # -- lists, tombstones, staging -------------------------------------------------------------------------

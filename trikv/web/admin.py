@@ -214,5 +214,5 @@ def _find_link(leader: Leader, name: str) -> Link:
     for link in leader.links:
         if name in (link.url, link.node_id):
             return link
-    known = ", ".join(link.node_id or link.url for link in leader.links) or "none"
+    known = ", ".join(link.name for link in leader.links) or "none"
     raise InvalidBody(f"follower: expected one of {known}, got {name!r}", field="follower")

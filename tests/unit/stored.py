@@ -1,0 +1,24 @@
+"""Records, and stores that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from trikv.store import Store
+from trikv.version import Epoch, Record, Version
+
+EPOCH = Epoch(1, "a")
+
+
+def record(key: str, timestamp_us: int, value: str = "1") -> Record:
+    return Record(key, value, Version(EPOCH, timestamp_us))
+
+
+def merge(store: Store, some: Iterable[Record]) -> None:
+    with store.transaction():
+        store.merge(some)
+
+
+def held(store: Store) -> list[Record]:
+    """All that a store holds, in key order."""
+    return sorted(store.page_by_version(None, 10**6, 10**9))

@@ -1,0 +1,178 @@
+"""The file that a store is in: opened, locked, made where it is new; three connections, one log.
+
+Rules
+- One node at a time has a directory open.
+- A file that is not ours, or of another format, is not touched.
+- With durability `fsync` a commit returns only once the write-ahead log is on disk (`synchronous=FULL`);
+  with `os` the operating system writes it when it likes.
+- The write-ahead log is written back into the database (a *checkpoint*) between transactions, by
+  `checkpoint`, once about `CHECKPOINT_PAGES` pages are in it: it takes as long as many commits do, and
+  whoever commits decides where it runs. Should the log grow much longer, SQLite does it by itself. It
+  has that length from the start, so that commits overwrite it.
+
+How it works. There are three connections: the committer's, one for point reads, one for pages, which may
+run in another thread than the event loop's. `:memory:` has one connection for all three, so it must be
+driven from one thread.
+
+What it does not know: what is in the tables (see `store`), threads, trio.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+Durability = Literal["fsync", "os"]
+
+FILE_NAME = "trikv.sqlite3"
+LOCK_NAME = "lock"  # a database too, and empty: SQLite's locks work alike on every system
+APPLICATION_ID = 0x74726B76  # "trkv": tells our files from other programs'
+FORMAT = 1
+
+#: Pages in the write-ahead log that make a checkpoint due: what is written often is written back once.
+CHECKPOINT_PAGES = 4_000
+
+#: How many times as much as the log must be free on a disk, or the log grows as it is written.
+SPARE_DISK = 4
+
+#: SQLite's default size of a page, and how many a transaction writes beside its records.
+_DATABASE_PAGE_BYTES = 4_096
+_FIXED_PAGES = 2
+_RESERVED_BYTES = 2**20  # at a time
+_SCATTERED_ROWS = 100  # more rows than that may share their pages: there are so many, at most
+_LOG_PAGE_BYTES = _DATABASE_PAGE_BYTES + 24  # with the header that it has in the log
+
+#: Of each connection: SQLite's own 2 MiB are too few for 10,000 small records.
+_CACHE_KIB = 16 * 1024
+
+
+class Database:
+    """The connections to one file, or to memory where the path is None.
+
+    Raises sqlite3.Error, OSError if it can't be opened; a new one gets its tables from `schema`, in SQL.
+    """
+
+    def __init__(self, path: Path | None, durability: Durability, schema: str) -> None:
+        self.path = path
+        self._log_pages = 0  # about so many, at most, since the last checkpoint
+        self._lock = None if path is None else _lock(path.with_name(LOCK_NAME))
+        self._connections: list[sqlite3.Connection] = []
+        try:
+            self.writer = self._connect(durability, schema)
+            self.reader = self.writer if path is None else self._connect(durability, schema)
+            self.pager = self.writer if path is None else self._connect(durability, schema)
+        except BaseException:
+            self.close()
+            raise
+
+    def reserve(self) -> None:
+        """Give the log its length, where commits wait for the disk."""
+        if self.path is not None:
+            log = self.path.with_name(self.path.name + "-wal")
+            _reserve(log, CHECKPOINT_PAGES * _LOG_PAGE_BYTES)
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _connect(self, durability: Durability, schema: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            ":memory:" if self.path is None else self.path,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=5.0,
+        )
+        self._connections.append(connection)
+        new = self._is_new(connection)  # first: the mode is written into the file
+        connection.execute("PRAGMA journal_mode = WAL")
+        level = "FULL" if durability == "fsync" else "NORMAL"
+        connection.execute(f"PRAGMA synchronous = {level}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {2 * CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute("PRAGMA fullfsync = ON")  # macOS: else data stays in the drive
+        if new:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {schema} PRAGMA application_id = {APPLICATION_ID};"
+                f"PRAGMA user_version = {FORMAT}; COMMIT;"
+            )
+        return connection
+
+    def _is_new(self, connection: sqlite3.Connection) -> bool:
+        """Whether the database is empty. Raises sqlite3.DatabaseError if it is not ours."""
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (user_version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if (application_id, user_version, tables) == (0, 0, 0):
+            return True
+        if application_id != APPLICATION_ID:
+            raise sqlite3.DatabaseError(f"{self.path} belongs to another program")
+        if user_version != FORMAT:
+            raise sqlite3.DatabaseError(
+                f"{self.path} has format {user_version}, this trikv reads format {FORMAT}"
+            )
+        return False
+
+    # -- the log ------------------------------------------------------------------------------------
+
+    def wrote(self, rows: int, size: int) -> None:
+        """So many rows were written in a transaction, with so many bytes."""
+        # One page of the map and one of the index for each, where their keys lie far apart.
+        pages = 2 * rows + size // _DATABASE_PAGE_BYTES
+        if rows > _SCATTERED_ROWS:
+            pages = min(pages, self.writer.execute("PRAGMA page_count").fetchone()[0])
+        self._log_pages += pages
+
+    def committed(self) -> None:
+        """A transaction was committed."""
+        self._log_pages += _FIXED_PAGES
+
+    def checkpoint_is_due(self) -> bool:
+        """Whether the log has grown so long that it should be written back."""
+        return self._log_pages >= CHECKPOINT_PAGES and self.path is not None
+
+    def checkpoint(self) -> None:
+        """Write the log back into the database: not inside a transaction.
+
+        Where it fails nothing is lost, as all of it is in the log: it is tried again later.
+        """
+        self._log_pages = 0
+        with suppress(sqlite3.Error):
+            self.writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def _lock(path: Path) -> sqlite3.Connection:
+    """Held while a node lives: two in one directory would undo each other's promises."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        connection.close()
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise sqlite3.OperationalError("another node is using it") from None
+        raise
+    return connection
+
+
+def _reserve(log: Path, size: int) -> None:
+    """Give the write-ahead log its length before it is written.
+
+    Where a file grows, each fsync has to bring its new length to the disk as well, which takes as long
+    as what is written. What lies behind the log's end is nothing to SQLite, as it has no checksum.
+    """
+    with suppress(OSError), log.open("r+b") as file:
+        before = file.seek(0, os.SEEK_END)
+        if shutil.disk_usage(log).free < SPARE_DISK * size:
+            return
+        try:
+            for _ in range(before, size, _RESERVED_BYTES):
+                file.write(bytes(_RESERVED_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:  # there is less room than it seemed
+            os.truncate(log, before)
