@@ -18,8 +18,8 @@ A thread takes a commit to the disk and its outcome back, for more than a quick 
 it is quick (see `DiskWatch`) commits run here and now. Then one that expects no company, such as a
 follower's batch, is not even handed to the task.
 
-Every now and then the store wants a checkpoint: it runs between two groups, in the thread whatever the
-disk is like. It says nothing of how quick a commit is.
+Every now and then the database wants a checkpoint: it runs between two groups, in the thread whatever
+the disk is like. It says nothing of how quick a commit is.
 
 How blocking work is run is a parameter (`RunBlocking`): simulated time and threads do not mix.
 """

@@ -2,13 +2,13 @@
 
 Rules
 - One node at a time has a directory open.
-- A file that is not ours, or of another format, is not touched.
+- A file that is not ours, or of another format, is refused.
 - With durability `fsync` a commit returns only once the write-ahead log is on disk (`synchronous=FULL`);
   with `os` the operating system writes it when it likes.
 - The write-ahead log is written back into the database (a *checkpoint*) between transactions, by
   `checkpoint`, once about `CHECKPOINT_PAGES` pages are in it: it takes as long as many commits do, and
-  whoever commits decides where it runs. Should the log grow much longer, SQLite does it by itself. It
-  has that length from the start, so that commits overwrite it.
+  whoever commits decides where it runs. Should the log grow much longer, SQLite does it by itself.
+- Where commits wait for the disk the log has that length from the start, so that they overwrite it.
 
 How it works. There are three connections: the committer's, one for point reads, one for pages, which may
 run in another thread than the event loop's. `:memory:` has one connection for all three, so it must be
@@ -39,12 +39,13 @@ CHECKPOINT_PAGES = 4_000
 #: How many times as much as the log must be free on a disk, or the log grows as it is written.
 SPARE_DISK = 4
 
-#: SQLite's default size of a page, and how many a transaction writes beside its records.
-_DATABASE_PAGE_BYTES = 4_096
-_FIXED_PAGES = 2
+#: SQLite's default size of a page.
+PAGE_BYTES = 4_096
+
+_FIXED_PAGES = 2  # what a transaction writes beside its records
 _RESERVED_BYTES = 2**20  # at a time
-_SCATTERED_ROWS = 100  # more rows than that may share their pages: there are so many, at most
-_LOG_PAGE_BYTES = _DATABASE_PAGE_BYTES + 24  # with the header that it has in the log
+_LOG_PAGE_BYTES = PAGE_BYTES + 24  # with the header that it has in the log
+_MANY_PAGES = 200  # more than that may be fewer in truth: the database may have no more
 
 #: Of each connection: SQLite's own 2 MiB are too few for 10,000 small records.
 _CACHE_KIB = 16 * 1024
@@ -58,6 +59,7 @@ class Database:
 
     def __init__(self, path: Path | None, durability: Durability, schema: str) -> None:
         self.path = path
+        self._waits_for_disk = durability == "fsync"
         self._log_pages = 0  # about so many, at most, since the last checkpoint
         self._lock = None if path is None else _lock(path.with_name(LOCK_NAME))
         self._connections: list[sqlite3.Connection] = []
@@ -68,12 +70,6 @@ class Database:
         except BaseException:
             self.close()
             raise
-
-    def reserve(self) -> None:
-        """Give the log its length, where commits wait for the disk."""
-        if self.path is not None:
-            log = self.path.with_name(self.path.name + "-wal")
-            _reserve(log, CHECKPOINT_PAGES * _LOG_PAGE_BYTES)
 
     def close(self) -> None:
         for connection in self._connections:
@@ -120,11 +116,15 @@ class Database:
 
     # -- the log ------------------------------------------------------------------------------------
 
-    def wrote(self, rows: int, size: int) -> None:
-        """So many rows were written in a transaction, with so many bytes."""
-        # One page of the map and one of the index for each, where their keys lie far apart.
-        pages = 2 * rows + size // _DATABASE_PAGE_BYTES
-        if rows > _SCATTERED_ROWS:
+    def reserve(self) -> None:
+        """Give the log its length before it is written, where commits wait for the disk."""
+        if self._waits_for_disk and self.path is not None:
+            log = self.path.with_name(self.path.name + "-wal")
+            _reserve(log, CHECKPOINT_PAGES * _LOG_PAGE_BYTES)
+
+    def wrote(self, pages: int) -> None:
+        """A transaction has changed so many pages, if no two of its changes were on the same."""
+        if pages > _MANY_PAGES:
             pages = min(pages, self.writer.execute("PRAGMA page_count").fetchone()[0])
         self._log_pages += pages
 
@@ -160,7 +160,7 @@ def _lock(path: Path) -> sqlite3.Connection:
 
 
 def _reserve(log: Path, size: int) -> None:
-    """Give the write-ahead log its length before it is written.
+    """Make the write-ahead log so long.
 
     Where a file grows, each fsync has to bring its new length to the disk as well, which takes as long
     as what is written. What lies behind the log's end is nothing to SQLite, as it has no checksum.

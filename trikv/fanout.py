@@ -1,9 +1,9 @@
 """What was committed goes to all followers, and what they say of it is counted.
 
 Rules
-- It begins in the step in which the commit is told of: with no chance to be cancelled between, every
-  link that is up has the writes, in the order in which they were committed.
-- With simulated lag each link has them at once as well, and sends them when their lag is over.
+- Links have what was committed in the very step in which the commit is told of, with no chance to be
+  cancelled between, and in the order of commits. Those that are down, cut or full turn it away.
+- With simulated lag they have it then, too, and send it when its lag is over.
 - Nobody waits here: who wants a write's outcome waits for the write (see `delivery`), and what is on its
   way goes on after the answers have left.
 - Each link tells once what became of a delivery. It is on its way until the last one has.
@@ -91,7 +91,7 @@ class Fanout:
         self._progress()
 
     def stop(self) -> None:
-        """The rest goes without its lag."""
+        """What is committed from now on goes without its lag."""
         self._stopping = True
 
     def give_up(self) -> None:

@@ -73,7 +73,7 @@ class _Refused(TrikvError):
 
 
 class Leader:
-    """Takes writes while it leads `epoch`. Its tasks run in `nursery`, the node's.
+    """Takes writes while it leads `epoch`. What waits out its lag does so in `nursery`, the node's.
 
     The links, and the voters in force, are set once they are made: both need the leader.
     """
@@ -99,7 +99,6 @@ class Leader:
         self.patience = Patience(write_timeout_s)
         self.committer = committer
         self.store = store
-        self.nursery = nursery
         self.deposed: str | None = None
         """Why it does not lead any more; None while it leads."""
         self.inflight_writes = 0

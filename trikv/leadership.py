@@ -281,12 +281,12 @@ def keep_copy(store: Store, node_id: str, strays: Sequence[Record]) -> None:
     A line of JSON each: when, whose (`node_id`), and the record. Raises StorageFailed.
     """
     logs.warning("strays.overruled", held_by=node_id, records=len(strays))
-    if store.path is None:
+    if (path := store.database.path) is None:
         return
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     head = f'{{"at":"{at}","node_id":{json.dumps(node_id)},"record":'
     try:
-        with store.path.with_name(OVERRULED_NAME).open("a", encoding="utf-8", newline="\n") as file:
+        with path.with_name(OVERRULED_NAME).open("a", encoding="utf-8", newline="\n") as file:
             file.writelines(f"{head}{encode_record(record)}}}\n" for record in strays)
             file.flush()
             os.fsync(file.fileno())

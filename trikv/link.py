@@ -1,4 +1,4 @@
-"""The leader's end of one follower: handshake, catch-up, outbox, coalescing, retry.
+"""The leader's end of one follower: handshake, catch-up, one request after another, retry.
 
 States
     connecting   not in touch yet, or the handshake goes on: `reason` says what it waits for
@@ -46,8 +46,9 @@ from trikv.messages import ReplicateAnswer, encode_batch
 from trikv.outbox import Outbox
 from trikv.parcel import Encoded, Parcel
 from trikv.peers import Remote, decode_reply, excerpt
+from trikv.rate import Rate
 from trikv.readback import Place
-from trikv.tally import LinkTally, Rate
+from trikv.tally import LinkTally
 from trikv.transport import Reply
 from trikv.version import Version
 from trikv.watermark import Outstanding
@@ -320,7 +321,7 @@ class Link:
     async def _pump(self) -> None:
         """Send what the outbox holds, all of it in one request, then what has come meanwhile."""
         while True:
-            if not self.outbox.waits and not self._nudged:
+            if not self.outbox.queued and not self._nudged:
                 self._wake = trio.Event()
                 await self._wake.wait()
             due = self._quiet_since + pace.PAUSE_S

@@ -265,7 +265,8 @@ def _database_at_fault(store: Store) -> Iterator[None]:
     try:
         yield
     except (StorageFailed, sqlite3.Error) as error:
-        where = ":memory:" if store.path is None else str(store.path.parent)
+        path = store.database.path
+        where = ":memory:" if path is None else str(path.parent)
         raise SettingError(
             f"DATA_DIR={where!r}: expected a database that can be read and written: {error}"
         ) from None

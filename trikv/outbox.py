@@ -1,15 +1,15 @@
 """What is on its way to one follower: bounded, counted, and told about once.
 
 Rules
-- It is bounded, in records and bytes, counting those that still wait out their simulated lag.
-- A parcel that was accepted is *held* until it ends: until then it counts, and then, once, whoever sent
-  it hears whether it counts as acknowledged.
-- What a follower has acknowledged before its link was live is *undecided*: it counts if the link becomes
-  so, else not.
-- A link's own parcels (pages of the map, the end of a handshake) travel in the same order, and are not
-  counted: the link waits for each.
+- A parcel that was accepted is *held* until it ends: while it waits out its simulated lag, is queued, is
+  in flight, and is undecided. What is held is bounded, in records and bytes.
+- When it ends, whoever sent it is told, once, whether the follower has it for certain.
+- What a follower has acknowledged before its link was live is *undecided*: yes, if the link becomes live
+  before it goes down.
+- A link's own parcels (pages of the map, the end of a handshake) take the same way, in the same order.
+  They are not held, as the link waits for each.
 
-What it does not know: time, the network, what state the link is in (see `link`).
+What it does not know: the network, what state the link is in (see `link`).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Outbox:
         return next((parcel.since for parcel in self._held), None)
 
     @property
-    def waits(self) -> bool:
-        """Whether anything is queued."""
+    def queued(self) -> bool:
+        """Whether anything is to be sent."""
         return bool(self._queue)
 
     def has_room(self, records: int, size: int) -> bool:
@@ -60,10 +60,12 @@ class Outbox:
         return parcel
 
     def queue(self, parcel: Parcel) -> None:
+        """It is to be sent: one that was accepted, or one of the link's own."""
         self._queue.append(parcel)
 
     def take(self) -> Sequence[Parcel]:
         """The parcels for one request, in flight from now on: bounded, but one at least if any waits."""
+        assert not self._in_flight  # one request at a time
         taken: list[Parcel] = []
         records = size = 0
         while self._queue and records < MAX_BATCH_RECORDS and size < MAX_BATCH_BYTES:
@@ -92,7 +94,7 @@ class Outbox:
             self.end(parcel, counts)
 
     def fail(self) -> None:
-        """Nothing of it counts. What waits out its lag ends when it is over."""
+        """All of it has failed, but what waits out its lag yet: that is decided when its lag is over."""
         failed = (*self._in_flight, *self._queue)
         self._in_flight = ()
         self._queue.clear()

@@ -14,7 +14,8 @@ Rules
 How it works. Records lie in key order (`WITHOUT ROWID`); an index holds them in version order, which
 makes the map its own compacted replication log.
 
-What it does not know: files, connections and the log (see `database`), threads, trio, who leads.
+What it does not know: how the file is opened and its log kept (see `database`), threads, trio, who
+leads.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trikv.database import FILE_NAME, Database, Durability
+from trikv.database import FILE_NAME, PAGE_BYTES, Database, Durability
 from trikv.errors import SettingError, StorageFailed
 from trikv.messages import MAX_KEY_BYTES
 from trikv.state import NodeState, state_of
@@ -89,7 +90,6 @@ class Store:
         """Tombstones may be missing here up to this version, and above it none is."""
         self.kept: Version | None = None
         """Tombstones above this version are not purged, for those who still have to read them."""
-        self.path = path
         self.database = database = Database(path, durability, _SCHEMA)
         self._writer, self._reader, self._pager = database.writer, database.reader, database.pager
         try:
@@ -97,8 +97,7 @@ class Store:
         except BaseException:
             self.close()
             raise
-        if durability == "fsync":
-            database.reserve()
+        database.reserve()
 
     @classmethod
     def open(cls, data_dir: Path | None, durability: Durability = "fsync") -> Store:
@@ -153,7 +152,8 @@ class Store:
         """Merge records into the map: each stays only if it wins over what is there."""
         rows = [*map(_row, records)]
         self._writer.executemany(_MERGE, rows)
-        self.database.wrote(len(rows), sum(len(row[1]) for row in rows))
+        # One page of the map and one of the index for each, where their keys lie far apart.
+        self.database.wrote(2 * len(rows) + sum(len(row[1]) for row in rows) // PAGE_BYTES)
 
     def set_state(self, state: NodeState) -> None:
         """What the node knows of itself from now on. Raises AssertionError if it contradicts itself."""

@@ -89,7 +89,7 @@ class Survey:
             self.records, self.tombstones = self._store.count()
             self._counted_s = self._clock_s()
             self._count_again_s = self._counted_s + COUNT_PAUSE * (self._counted_s - began_s)
-        path = self._store.path
+        path = self._store.database.path
         if path is not None:
             names = {"database": path, "wal": path.with_name(f"{path.name}-wal")}
             self.file_bytes = {name: file.stat().st_size for name, file in names.items()}

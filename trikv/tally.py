@@ -16,7 +16,6 @@ What it does not know: Prometheus (see `metrics`).
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Sequence
 
 from trikv.errors import TrikvError
@@ -39,9 +38,6 @@ BATCH_BYTES = tuple(4**power for power in range(4, 13))
 
 #: How much later than it asked for a task may come to its turn.
 DELAY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
-
-#: A rate that is shown is the mean of so many seconds.
-RATE_WINDOW_S = 5.0
 
 CONFIRMED = "confirmed"
 ABANDONED = "abandoned"
@@ -96,26 +92,6 @@ class WriteTally:
         else:
             outcome = INTERNAL_ERROR if isinstance(error, Exception) else ABANDONED
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-
-
-class Rate:
-    """How much of something there was per second, of late."""
-
-    def __init__(self) -> None:
-        self._noted: deque[tuple[float, int]] = deque()  # when, how much
-
-    def note(self, now: float, count: int) -> None:
-        """So much more; `now` never falls. In seconds."""
-        self._noted.append((now, count))
-        self._forget(now)
-
-    def per_s(self, now: float) -> float:
-        self._forget(now)
-        return sum(count for _, count in self._noted) / RATE_WINDOW_S
-
-    def _forget(self, now: float) -> None:
-        while self._noted and self._noted[0][0] < now - RATE_WINDOW_S:
-            self._noted.popleft()
 
 
 class LinkTally:

@@ -76,9 +76,11 @@ _ALL = (
         "            store.merge(records)\n            return records",
         "            store.merge(records[:1])\n"
         "            async def rest() -> None:\n"
-        "                with suppress(TrikvError):\n"
+        "                try:\n"
         "                    await self.committer.commit(lambda store: store.merge(records[1:]))\n"
-        "            self.nursery.start_soon(rest)\n"
+        "                except TrikvError:\n"
+        "                    pass\n"
+        "            self._fanout._nursery.start_soon(rest)\n"
         "            return records",
     ),
     Mutant(

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from trikv.database import LOCK_NAME
-from trikv.errors import SettingError
 from trikv.store import Store
 from trikv.version import Epoch, Record, Version
 
@@ -40,23 +35,3 @@ def test_a_transaction_that_sqlite_has_ended_by_itself_fails_with_what_sqlite_sa
         with store.transaction():
             store.merge([record("a")])
         assert store.get("a") == record("a")
-
-
-def test_a_lock_that_is_no_database_is_told_and_its_file_is_let_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / LOCK_NAME).write_bytes(b"another program's lock" * 100)
-    opened: list[sqlite3.Connection] = []
-    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
-
-    def noted(*args: Any, **options: Any) -> sqlite3.Connection:
-        opened.append(connect(*args, **options))
-        return opened[-1]
-
-    monkeypatch.setattr(sqlite3, "connect", noted)
-    with pytest.raises(SettingError, match=r"^DATA_DIR=.*file is not a database"):
-        Store.open(tmp_path)
-    for connection in opened:
-        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-            connection.execute("SELECT 1")
-    assert len(opened) == 1

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -164,6 +165,35 @@ def test_a_file_of_ours_says_so() -> None:
             assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+@pytest.mark.parametrize(("durability", "synchronous"), [("fsync", 2), ("os", 1)])
+def test_fsync_means_full_synchronous_mode(
+    tmp_path: Path, durability: Any, synchronous: int
+) -> None:
+    with closing(Store.open(tmp_path, durability)) as store:
+        assert store._writer.execute("PRAGMA synchronous").fetchone() == (synchronous,)
+        assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_lock_that_is_no_database_is_told_and_its_file_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / LOCK_NAME).write_bytes(b"another program's lock" * 100)
+    opened: list[sqlite3.Connection] = []
+    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+
+    def noted(*args: Any, **options: Any) -> sqlite3.Connection:
+        opened.append(connect(*args, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", noted)
+    with pytest.raises(SettingError, match=r"^DATA_DIR=.*file is not a database"):
+        Store.open(tmp_path)
+    for connection in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
+    assert len(opened) == 1
+
+
 # -- the log --------------------------------------------------------------------------------------------
 
 
@@ -233,13 +263,13 @@ def test_a_checkpoint_is_due_before_the_log_grows_long_and_empties_it(
             value = f'"{"x" * size}"'
             some = [record(f"{key + 7 * i}", timestamp_us, value) for i in range(batch)]
             merge(on_disk, some)
-        assert on_disk.path is not None
-        length = on_disk.path.with_name(f"{FILE_NAME}-wal").stat().st_size
+        assert on_disk.database.path is not None
+        length = on_disk.database.path.with_name(f"{FILE_NAME}-wal").stat().st_size
         assert length < 3 * CHECKPOINT_PAGES * 4096
         on_disk.database.checkpoint()
         assert not on_disk.database.checkpoint_is_due()
         merge(on_disk, [record("k", timestamp_us)])
-        with closing(sqlite3.connect(on_disk.path)) as other:
+        with closing(sqlite3.connect(on_disk.database.path)) as other:
             _, logged, written_back = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         assert logged == written_back < 10  # it began again from its start
 

@@ -52,7 +52,7 @@ TEST_COMMAND = "python3 -m venv .venv && .venv/bin/pip install tox && .venv/bin/
 NEVER_ANSWERED = {"refused", "peer_failed", "superseded"}
 
 #: Numbers that mark a file's format, and bound nothing.
-NOT_BOUNDS = {"database.APPLICATION_ID", "database.FORMAT"}
+NOT_BOUNDS = {"database.APPLICATION_ID", "database.FORMAT", "database.PAGE_BYTES"}
 
 
 def text_of(page: Path) -> str:

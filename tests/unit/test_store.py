@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -319,15 +319,6 @@ def test_what_is_committed_is_in_the_files_before_the_store_is_closed(tmp_path: 
             (copy / file.name).write_bytes(file.read_bytes())
     with closing(Store.open(copy)) as store:
         assert held(store) == [record("a", 1)]
-
-
-@pytest.mark.parametrize(("durability", "synchronous"), [("fsync", 2), ("os", 1)])
-def test_fsync_means_full_synchronous_mode(
-    tmp_path: Path, durability: Any, synchronous: int
-) -> None:
-    with closing(Store.open(tmp_path, durability)) as store:
-        assert store._writer.execute("PRAGMA synchronous").fetchone() == (synchronous,)
-        assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_pages_may_be_read_in_another_thread_while_changes_are_made(on_disk: Store) -> None:
