@@ -12,6 +12,7 @@ from benchmarks.errors import WrongAnswer
 from benchmarks.fleet import HOST, Fleet, Process, plain_environment
 from benchmarks.systems.base import (
     FOLLOWERS,
+    QUIET_S,
     HttpCluster,
     NotConfirmed,
     System,
@@ -83,6 +84,18 @@ class TrikvCluster(HttpCluster):
     def until_live(self, timeout_s: float = 60) -> None:
         """Until the leader has a live link to every follower."""
         self.fleet.until(self._is_live, "all links are live", timeout_s)
+
+    def until_quiet(self) -> None:
+        """The same once no write waits for room any more, whose client has left; and until all are live.
+
+        A follower that is brought up to date gets the newest first, so one write there tells little.
+        """
+        self.fleet.until(self._is_idle, "no write is in flight", QUIET_S)
+        super().until_quiet()
+        self.until_live()
+
+    def _is_idle(self) -> bool:
+        return bool(self.ask("GET", 0, "/health").json()["inflight_writes"] == 0)
 
     def _is_live(self) -> bool:
         told = self.ask("GET", 0, "/health").json()
