@@ -119,8 +119,7 @@ class Database:
     def reserve(self) -> None:
         """Give the log its length before it is written, where commits wait for the disk."""
         if self._waits_for_disk and self.path is not None:
-            log = self.path.with_name(self.path.name + "-wal")
-            _reserve(log, CHECKPOINT_PAGES * _LOG_PAGE_BYTES)
+            _reserve(log_of(self.path), CHECKPOINT_PAGES * _LOG_PAGE_BYTES)
 
     def wrote(self, pages: int) -> None:
         """A transaction has changed so many pages, if no two of its changes were on the same."""
@@ -144,6 +143,11 @@ class Database:
         self._log_pages = 0
         with suppress(sqlite3.Error):
             self.writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def log_of(path: Path) -> Path:
+    """Where SQLite keeps a database's write-ahead log."""
+    return path.with_name(f"{path.name}-wal")
 
 
 def _lock(path: Path) -> sqlite3.Connection:

@@ -35,7 +35,6 @@ class Fanout:
         self._nursery = nursery
         self._progress = progress
         self._deliveries: dict[Version, Delivery] = {}
-        self._stopping = False
         self._ended = False
 
     @property
@@ -48,15 +47,17 @@ class Fanout:
         delivery = self._deliveries.get(version)
         return frozenset() if delivery is None else delivery.count.acked
 
-    def send(self, group: Sequence[Write], links: Sequence[Link]) -> None:
-        """Send what was committed together."""
+    def send(self, group: Sequence[Write], links: Sequence[Link], *, at_once: bool) -> None:
+        """Send what was committed together; `at_once` where the nursery may be closed by now."""
         encoded = [
             (write, Encoded.of(write.written, write.version.timestamp_us)) for write in group
         ]
         for writes, content in together(encoded, apart=self._lag.is_on):
-            self._deliver(writes, content, links)
+            self._deliver(writes, content, links, at_once)
 
-    def _deliver(self, writes: Sequence[Write], content: Encoded, links: Sequence[Link]) -> None:
+    def _deliver(
+        self, writes: Sequence[Write], content: Encoded, links: Sequence[Link], at_once: bool
+    ) -> None:
         legs = [Leg(link.url, link.node_id, self._lag.draw_ms(link.url)) for link in links]
         delivery = Delivery(writes, legs)
         parcels = [link.accept(content) for link in links]
@@ -71,7 +72,7 @@ class Fanout:
         for link, leg, parcel in zip(links, legs, parcels, strict=True):
             if parcel is None:
                 continue
-            if leg.lag_ms > 0 and not self._stopping:  # the nursery may be closed by then
+            if leg.lag_ms > 0 and not at_once:
                 self._nursery.start_soon(link.send_after, leg.lag_ms / 1000, parcel)
             else:
                 link.send(parcel)
@@ -89,10 +90,6 @@ class Fanout:
             for write in delivery.writes:
                 del self._deliveries[write.version]
         self._progress()
-
-    def stop(self) -> None:
-        """What is committed from now on goes without its lag."""
-        self._stopping = True
 
     def give_up(self) -> None:
         """Nobody waits for an outcome any more, of these or of any that come yet."""

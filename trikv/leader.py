@@ -186,7 +186,6 @@ class Leader:
     def stop(self) -> None:
         """Take no more writes; those in flight go on."""
         self._stopping = True
-        self._fanout.stop()
 
     def superseded(self, why: str) -> None:
         """Another leadership has begun: confirm nothing any more."""
@@ -390,7 +389,7 @@ class Leader:
         if not self._committed:
             return
         group, self._committed = self._committed, []
-        self._fanout.send(group, self.links)
+        self._fanout.send(group, self.links, at_once=self._stopping)
         for write in group:
             if self.seen is not None:
                 self.seen(write)

@@ -207,8 +207,7 @@ class Leadership:
         """
         if link not in self._waiting:
             raise InvalidBody(
-                f"follower: expected one that waits to be brought in, and {link.name} "
-                f"is {link.state}",
+                f"follower: expected one that waits to be brought in, and {link.name} is {link.state}",
                 field="follower",
             )
         logs.warning("follower.admitted", follower=link.url, node_id=link.node_id)

@@ -22,6 +22,7 @@ from contextlib import suppress
 import trio
 
 from trikv.committer import RunBlocking
+from trikv.database import log_of
 from trikv.errors import StorageFailed
 from trikv.store import Store
 from trikv.tally import DELAY_S, Histogram
@@ -91,7 +92,7 @@ class Survey:
             self._count_again_s = self._counted_s + COUNT_PAUSE * (self._counted_s - began_s)
         path = self._store.database.path
         if path is not None:
-            names = {"database": path, "wal": path.with_name(f"{path.name}-wal")}
+            names = {"database": path, "wal": log_of(path)}
             self.file_bytes = {name: file.stat().st_size for name, file in names.items()}
             self.free_bytes = shutil.disk_usage(path.parent).free
 

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 from tests.simulation.fleet import open_fleet
 from tests.support import open_cluster, put
 from trikv.errors import NotReady
+from trikv.lag import LagRange
 from trikv.store import Store
 from trikv.version import MAX_TIMESTAMP_US, Record, Version
 
@@ -49,11 +50,13 @@ async def test_a_leader_that_cannot_commit_because_it_stops_was_not_deposed(
         assert cluster.node.store.get("a") is None
 
 
+@pytest.mark.parametrize("lag_ms", [0, 60_000])
 async def test_a_write_that_the_disk_holds_up_until_all_has_ended_is_waited_for_by_nobody(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, lag_ms: int
 ) -> None:
     async with open_cluster(1, write_quorum=1) as cluster:
         leader = cluster.leader
+        leader.lag.set(LagRange(lag_ms, lag_ms))
         run_blocking = cluster.node.committer._run_blocking
 
         async def slow(work: Callable[[], Any]) -> Any:
@@ -77,6 +80,11 @@ async def test_a_write_that_the_disk_holds_up_until_all_has_ended_is_waited_for_
         assert "before this node stopped" in body["detail"]
         assert ended - began == pytest.approx(1)  # and not after the write timeout
         assert cluster.node.store.get("a") is not None
+        await trio.sleep(1)
+        (follower,) = cluster.followers.values()
+        assert (
+            follower.store.get("a") is not None
+        )  # it does not wait out a lag that nobody would see
 
 
 async def test_a_full_disk_holds_the_floor_back_and_says_so_and_the_leader_leads_on(

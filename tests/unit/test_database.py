@@ -23,6 +23,7 @@ from trikv.database import (
     FORMAT,
     LOCK_NAME,
     SPARE_DISK,
+    log_of,
 )
 from trikv.errors import SettingError
 from trikv.store import Store
@@ -197,22 +198,22 @@ def test_a_lock_that_is_no_database_is_told_and_its_file_is_let_go(
 # -- the log --------------------------------------------------------------------------------------------
 
 
-def log_of(directory: Path) -> Path:
+def log_in(directory: Path) -> Path:
     return directory / f"{FILE_NAME}-wal"
 
 
 def test_the_log_has_its_length_from_the_start_and_keeps_it(tmp_path: Path) -> None:
     for _ in range(2):
         with closing(Store.open(tmp_path)) as store:
-            length = log_of(tmp_path).stat().st_size
+            length = log_in(tmp_path).stat().st_size
             assert CHECKPOINT_PAGES * 4096 < length < CHECKPOINT_PAGES * 4096 * 1.1
             for timestamp_us in range(1, CHECKPOINT_PAGES // 4):
                 merge(store, [record("k", timestamp_us)])
             store.database.checkpoint()
             merge(store, [record("l", 1)])
-            assert log_of(tmp_path).stat().st_size == length
+            assert log_in(tmp_path).stat().st_size == length
     with closing(Store.open(tmp_path / "os", "os")):
-        assert log_of(tmp_path / "os").stat().st_size < 10**6
+        assert log_in(tmp_path / "os").stat().st_size < 10**6
 
 
 def test_what_lies_behind_the_logs_end_is_not_taken_for_records(tmp_path: Path) -> None:
@@ -245,7 +246,7 @@ def test_without_room_the_log_is_no_longer_than_it_must_be(
 
         monkeypatch.setattr(os, "fsync", no_room)
     with closing(Store.open(tmp_path)) as store:
-        assert log_of(tmp_path).stat().st_size < 10**6
+        assert log_in(tmp_path).stat().st_size < 10**6
         merge(store, [record("k", 1)])
         assert store.get("k") == record("k", 1)
 
@@ -264,7 +265,7 @@ def test_a_checkpoint_is_due_before_the_log_grows_long_and_empties_it(
             some = [record(f"{key + 7 * i}", timestamp_us, value) for i in range(batch)]
             merge(on_disk, some)
         assert on_disk.database.path is not None
-        length = on_disk.database.path.with_name(f"{FILE_NAME}-wal").stat().st_size
+        length = log_of(on_disk.database.path).stat().st_size
         assert length < 3 * CHECKPOINT_PAGES * 4096
         on_disk.database.checkpoint()
         assert not on_disk.database.checkpoint_is_due()

@@ -55,7 +55,6 @@ class OutboxAgreesWithModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("trio.current_time", Clock())
         self.patch.setattr(trikv.outbox, "MAX_BATCH_RECORDS", 6)
         self.patch.setattr(trikv.outbox, "MAX_BATCH_BYTES", 60)
         self.outbox = Outbox()
@@ -95,16 +94,19 @@ class OutboxAgreesWithModel(RuleBasedStateMachine):
             self.outbox.end(parcel, False)
             self.due.append((parcel, False))
 
+    def page(self, empty: bool) -> Parcel:
+        return self.told.watch(Parcel(None, establishes=1) if empty else Parcel(content()))
+
     @rule(empty=st.booleans())
     def a_page_of_the_links_own(self, empty: bool) -> None:
-        parcel = self.told.watch(Parcel(None, establishes=1) if empty else Parcel(content()))
+        parcel = self.page(empty)
         self.own.append(parcel)
         self.outbox.queue(parcel)
         self.queued.append(parcel)
 
     @rule(empty=st.booleans())
     def a_page_finds_the_link_down(self, empty: bool) -> None:
-        parcel = self.told.watch(Parcel(None, establishes=1) if empty else Parcel(content()))
+        parcel = self.page(empty)
         self.outbox.end(parcel, False)
         self.due.append((parcel, False))
 

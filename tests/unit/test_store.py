@@ -288,6 +288,28 @@ def test_a_transaction_can_follow_a_failed_one(memory: Store) -> None:
     assert held(memory) == [record("a", 1)]
 
 
+def test_a_transaction_that_sqlite_has_ended_by_itself_fails_with_what_sqlite_said() -> None:
+    # As it does on a full disk, or out of memory: then there is nothing left to roll back.
+    with closing(Store.open(None)) as store:
+        store._writer.execute(
+            "CREATE TEMP TRIGGER full BEFORE INSERT ON records WHEN new.key = 'b'"
+            " BEGIN SELECT RAISE(ROLLBACK, 'database or disk is full'); END"
+        )
+        before = store.state
+
+        def fill() -> None:
+            with store.transaction():
+                store.set_state(before._replace(node_id="n1"))
+                store.merge([record("a", 1), record("b", 1)])
+
+        with pytest.raises(sqlite3.Error, match=r"^database or disk is full$"):
+            fill()
+        assert (store.get("a"), store.state) == (None, before)
+        with store.transaction():
+            store.merge([record("a", 1)])
+        assert store.get("a") == record("a", 1)
+
+
 def test_readers_see_committed_data_only(on_disk: Store) -> None:
     merge(on_disk, [record("a", 1)])
     with on_disk.transaction():
