@@ -82,9 +82,8 @@ async def test_a_write_that_the_disk_holds_up_until_all_has_ended_is_waited_for_
         assert cluster.node.store.get("a") is not None
         await trio.sleep(1)
         (follower,) = cluster.followers.values()
-        assert (
-            follower.store.get("a") is not None
-        )  # it does not wait out a lag that nobody would see
+        # It does not wait out a lag that nobody would see.
+        assert follower.store.get("a") is not None
 
 
 async def test_a_full_disk_holds_the_floor_back_and_says_so_and_the_leader_leads_on(

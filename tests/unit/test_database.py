@@ -199,7 +199,7 @@ def test_a_lock_that_is_no_database_is_told_and_its_file_is_let_go(
 
 
 def log_in(directory: Path) -> Path:
-    return directory / f"{FILE_NAME}-wal"
+    return log_of(directory / FILE_NAME)
 
 
 def test_the_log_has_its_length_from_the_start_and_keeps_it(tmp_path: Path) -> None:
