@@ -24,7 +24,7 @@ from trikv.errors import TrikvError
 from trikv.parcel import Encoded
 from trikv.quorum import AckCount, Voters
 from trikv.trace import FollowerTrace, Trace
-from trikv.version import NO_VERSION, Record
+from trikv.version import NO_VERSION, Pair
 
 #: Writes travel together up to so many records and bytes: small beside a batch.
 MAX_TOGETHER_RECORDS = 1_000
@@ -42,8 +42,8 @@ class Write:
         self.began = trio.current_time()
         self.version = NO_VERSION
         """Once it was issued."""
-        self.written: Sequence[Record] = ()
-        """Its records, once they are committed."""
+        self.written: Sequence[Pair] = ()
+        """What it made of each key, once that is committed."""
         self.error: TrikvError | None = None
         """Why it was not committed."""
         self.committed: trio.Event | None = None

@@ -22,7 +22,7 @@ from trikv.delivery import Delivery, Leg, Write, together
 from trikv.lag import SimulatedLag
 from trikv.link import Link
 from trikv.parcel import Encoded
-from trikv.version import Version
+from trikv.version import Entry, Version
 
 
 class Fanout:
@@ -50,7 +50,8 @@ class Fanout:
     def send(self, group: Sequence[Write], links: Sequence[Link], *, at_once: bool) -> None:
         """Send what was committed together; `at_once` where the nursery may be closed by now."""
         encoded = [
-            (write, Encoded.of(write.written, write.version.timestamp_us)) for write in group
+            (write, Encoded.of([Entry(write.version, write.written)], write.version.timestamp_us))
+            for write in group
         ]
         for writes, content in together(encoded, apart=self._lag.is_on):
             self._deliver(writes, content, links, at_once)

@@ -72,13 +72,13 @@ class _Seen:
 
     def __init__(self, number: int, write: Write, began_ms: float) -> None:
         self.write = write
-        first = write.written[0]
+        key, value = write.written[0]
         self._facts = {
             "id": number,
             "version": str(write.version),
-            "key": first.key,
+            "key": key,
             "operations": len(write.written),
-            "deleted": first.deleted,
+            "deleted": value == "",
             "began_ms": began_ms,
         }
         self._shown: tuple[object, ...] = ()

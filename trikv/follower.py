@@ -40,7 +40,7 @@ from trikv.peers import Candidate, configuration_in
 from trikv.state import NodeState
 from trikv.store import Store
 from trikv.tally import MergeTally
-from trikv.version import MAX_TIMESTAMP_US, NO_EPOCH, Epoch, Record, Version
+from trikv.version import MAX_TIMESTAMP_US, NO_EPOCH, Epoch, Record, Version, entries_of
 
 #: Ten years before the last timestamp: one record must not use up what a leader counts on from.
 MAX_RECORD_US = MAX_TIMESTAMP_US - 10 * 366 * 86_400 * 1_000_000
@@ -147,7 +147,7 @@ class Follower:
             before = store.state
             state, floor = _after(before, batch), before.floor
             # Up to the floor it holds all there is: what comes so late could bring back the dead.
-            store.merge([record for record in batch.records if record.version > floor])
+            store.merge([entry for entry in batch.entries if entry.version > floor])
             if state != before:
                 store.set_state(state)
                 if state.established > before.established and before.watermark < state.floor:
@@ -171,7 +171,7 @@ class Follower:
         self.leader, self.heard_at = batch.leader, trio.current_time()
         if batch.confirmed is not None and state.established == batch.epoch:
             self._confirmed = max(batch.confirmed, self._confirmed or batch.confirmed)
-        self.tally.took(len(batch.records))
+        self.tally.took(sum([len(entry.pairs) for entry in batch.entries]))
         self.learn(state)
         return batch.epoch
 
@@ -181,7 +181,7 @@ class Follower:
         A promise may be on its way to the disk meanwhile: it is answered later, so this comes before.
         """
         return (
-            not batch.records
+            not batch.entries
             and self.state.floor == self._purged_up_to
             and _after(self.state, batch) == self.state
         )
@@ -211,7 +211,7 @@ class Follower:
                     f"this node follows a leader (epoch {promised}) and takes records from it only",
                     promised=str(promised),
                 )
-            store.merge([record])
+            store.merge(entries_of([record]))
 
         await self._committer.commit(change)
         self.tally.took(1)
@@ -233,6 +233,14 @@ class Follower:
         return self.state.watermark >= version
 
 
+def _check_configuration(record: Record, field: str) -> None:
+    """Raises InvalidBody, which names the field, unless it can be one."""
+    try:
+        configuration_in(record)
+    except ValueError as error:
+        raise InvalidBody(f"{field}: not a configuration: {error}", field=field) from None
+
+
 def _after(state: NodeState, batch: Batch) -> NodeState:
     """A node's state after a batch. Raises what the batch is refused with."""
     check_epoch(state, batch.epoch)
@@ -241,19 +249,17 @@ def _after(state: NodeState, batch: Batch) -> NodeState:
         raise WrongNode(
             f"this is {state.node_id}, instance {state.instance}; the batch is for {batch.follower}"
         )
-    for index, record in enumerate(batch.records):
-        epoch, timestamp_us = record.version
+    for index, entry in enumerate(batch.entries):
+        epoch, timestamp_us = entry.version
         if epoch > batch.epoch or (epoch.number > 0 and timestamp_us > MAX_RECORD_US):
             field = f"records[{index}].version"
             raise InvalidBody(
                 f"{field}: expected none beyond epoch {batch.epoch} or the year 2245", field=field
             )
-        if record.key == KEY:
-            try:
-                configuration_in(record)
-            except ValueError as error:
-                field = f"records[{index}].value"
-                raise InvalidBody(f"{field}: not a configuration: {error}", field=field) from None
+        for key, value in entry.pairs:
+            if key == KEY:
+                name = "value" if len(entry.pairs) == 1 else "values"
+                _check_configuration(Record(key, value, entry.version), f"records[{index}].{name}")
     state = state._replace(promised=batch.epoch)
     if batch.watermark is not None:
         if batch.watermark.epoch != batch.epoch:

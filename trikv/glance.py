@@ -17,13 +17,15 @@ from __future__ import annotations
 import re
 
 from trikv.jsonvalue import PLAIN, SPACE
-from trikv.version import Record, Version
+from trikv.version import Entry, Pair, Version
 
 _KEY = r'"([^"\\\x00-\x1f]{1,128})"'  # of 512 bytes at most
 _RECORD = re.compile(
-    rf'(\{{"key":{_KEY},"version":"([0-9a-z.]{{1,43}}-[0-9]{{1,16}})",(?:"value":({PLAIN})|"deleted":true)\}}'
-    r"(?:,(?=\{)|\Z))"
+    rf'(,\{{"key":{_KEY},"version":"([0-9a-z.]{{1,43}}-[0-9]{{1,16}})",(?:"value":({PLAIN})|"deleted":true)\}})'
 )
+_VALUE = re.compile(rf"(,{_KEY}:({PLAIN}))")
+_SHORT = ',{"version":"'  # values of one write, in short
+_VALUES = '","values":{'
 
 
 def _spaced(tokens: str) -> str:
@@ -38,35 +40,53 @@ _OPERATIONS = re.compile(SPACE + _spaced(r'\{ "operations" : \[') + SPACE)
 _END = re.compile(_spaced(r"\] \}") + SPACE)
 
 
-def records(text: str) -> list[Record] | None:
-    """The records in the inside of an array, as `messages.encode_record` writes them, and commas."""
-    found = _items(_RECORD, text, 0, len(text))
-    if found is None:
-        return None
-    parse = Version.parse
+def entries(text: str) -> list[Entry] | None:
+    """The entries in the inside of an array, as `messages.encode_entry` writes them, and commas."""
+    if not text:
+        return []
+    # With a comma before the first, too, each begins alike. What is read here has no quote inside its
+    # strings, so that this parts it where an entry in short begins, and nowhere else.
+    singles, *shorts = f",{text}".split(_SHORT)
     try:
-        return [Record(key, value, parse(version)) for _, key, version, value in found]
+        read = _singles(singles)
+        for short in shorts:
+            version, _, rest = short.partition(_VALUES)
+            end = max(rest.rfind("}}"), 0)
+            pairs = [(key, value) for _, key, value in _items(_VALUE, f",{rest[:end]}")]
+            if len(dict(pairs)) != len(pairs):
+                return None
+            read.append(Entry(Version.parse(version), pairs))
+            read += _singles(rest[end + 2 :])
     except ValueError:
         return None
+    return read
 
 
-def operations(body: bytes) -> list[tuple[str, str]] | None:
+def _singles(text: str) -> list[Entry]:
+    """Records that stand alone. Raises ValueError if that is not all."""
+    parse = Version.parse
+    return [
+        Entry(parse(version), [(key, value)]) for _, key, version, value in _items(_RECORD, text)
+    ]
+
+
+def operations(body: bytes) -> list[Pair] | None:
     """Keys and encoded values, "" for a delete, of a client's batch without conditions."""
     try:
         text = body.decode("utf-8")
-    except UnicodeDecodeError:
+        begin = _OPERATIONS.match(text)
+        end = text.rfind("]")
+        if begin is None or _END.fullmatch(text, end) is None:
+            return None
+        found = _items(_OPERATION, text[begin.end() : end])
+    except ValueError:
         return None
-    begin = _OPERATIONS.match(text)
-    end = text.rfind("]")
-    if begin is None or _END.fullmatch(text, end) is None:
-        return None
-    found = _items(_OPERATION, text, begin.end(), end)
-    return None if found is None else [(put or deleted, value) for _, put, value, deleted in found]
+    return [(put or deleted, value) for _, put, value, deleted in found]
 
 
-def _items(
-    pattern: re.Pattern[str], text: str, begin: int, end: int
-) -> list[tuple[str, ...]] | None:
-    """The groups of all items from one place to another, if there is nothing else between the two."""
-    found: list[tuple[str, ...]] = pattern.findall(text, begin, end)
-    return found if sum([len(item) for item, *_ in found]) == end - begin else None
+def _items(pattern: re.Pattern[str], text: str) -> list[tuple[str, ...]]:
+    """The groups of all items in a text. Raises ValueError if there is anything else in it."""
+    found: list[tuple[str, ...]] = pattern.findall(text)
+    if sum([len(item[0]) for item in found]) != len(text):
+        raise ValueError("not of these items alone")
+    return found

@@ -51,7 +51,7 @@ from trikv.patience import Patience
 from trikv.quorum import Voters, all_met_by
 from trikv.store import Store
 from trikv.tally import WriteTally
-from trikv.version import Epoch, Record, Version, VersionClock
+from trikv.version import Entry, Epoch, Pair, Record, Version, VersionClock
 from trikv.watermark import Issued
 
 T = TypeVar("T")
@@ -292,14 +292,14 @@ class Leader:
         return refused.refusal
 
     async def _replicate(self, operations: Sequence[Operation], size: int) -> Write:
-        def make(store: Store, version: Version) -> Sequence[Record]:
+        def make(store: Store) -> Sequence[Pair]:
             for index, operation in enumerate(operations):
                 place = f"operations[{index}]: " if len(operations) > 1 else ""
                 if operation.unconditional:
                     continue
                 if refused := operation.refusal(store.current(operation.key), place):
                     raise _Refused(*refused)
-            return [operation.record(version) for operation in operations]
+            return [(operation.key, operation.value) for operation in operations]
 
         # No checkpoint before the version is issued.
         write = Write(self.in_force, len(operations), size)
@@ -323,8 +323,8 @@ class Leader:
             required=required,
         )
 
-    def _submit(self, make: Callable[[Store, Version], Sequence[Record]], write: Write) -> None:
-        """Issue a version, and have what `make` makes of it committed and sent to the followers.
+    def _submit(self, make: Callable[[Store], Sequence[Pair]], write: Write) -> None:
+        """Issue a version, and have what `make` wants to write committed and sent to the followers.
 
         Where nothing is, the write is decided at once, and `write.error` tells why.
         """
@@ -335,21 +335,21 @@ class Leader:
             raise NotReady(f"this node can't issue versions: {error}", waiting_for=[]) from None
         self._issued.issue(version.timestamp_us)
 
-        def change(store: Store) -> Sequence[Record]:
+        def change(store: Store) -> Sequence[Pair]:
             if store.state.promised != self.epoch:
                 raise NotReady(f"this node has promised {store.state.promised} meanwhile")
-            records = make(store, version)
-            store.merge(records)
-            return records
+            pairs = make(store)
+            store.merge([Entry(version, pairs)])
+            return pairs
 
-        def then(records: Sequence[Record] | None, error: TrikvError | None) -> None:
+        def then(pairs: Sequence[Pair] | None, error: TrikvError | None) -> None:
             self._coming_records -= write.records
             self._coming_bytes -= write.size
             write.commit_ms = write.elapsed_ms()
-            if records:
+            if pairs:
                 self.tally.commit_ms.observe(write.commit_ms)
                 self.patience.limit(write.decided)
-                write.written = records
+                write.written = pairs
                 self._committed.append(write)
             else:
                 write.error = error
@@ -371,7 +371,7 @@ class Leader:
         except NotReady as error:
             then(None, error)
 
-    async def spread(self, make: Callable[[Store, Version], Sequence[Record]]) -> Version:
+    async def spread(self, make: Callable[[Store], Sequence[Pair]]) -> Version:
         """Commit and send a write of the leader's own, without waiting for anyone.
 
         Raises NotReady, StorageFailed.

@@ -40,7 +40,7 @@ from trikv.readback import PageBack, Place, read_back
 from trikv.reconfiguration import Reconfiguration
 from trikv.state import NodeState
 from trikv.store import Store
-from trikv.version import NO_VERSION, Record, Version, wins
+from trikv.version import NO_VERSION, Pair, Record, Version, wins
 
 #: How often a leader looks whether the floor has risen: a purge is not urgent.
 FLOOR_S = 1.0
@@ -226,12 +226,10 @@ class Leadership:
             return
         await self._run_blocking(partial(keep_copy, store, follower, strays))
 
-        def make(store: Store, version: Version) -> Sequence[Record]:
+        def make(store: Store) -> Sequence[Pair]:
             ours = [(r, store.current(r.key)) for r in strays]
             return [
-                Record(r.key, "" if own is None else own.value, version)
-                for r, own in ours
-                if _is_stray(r, own)
+                (r.key, "" if own is None else own.value) for r, own in ours if _is_stray(r, own)
             ]
 
         await self.leader.spread(make)

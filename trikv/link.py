@@ -50,7 +50,7 @@ from trikv.rate import Rate
 from trikv.readback import Place
 from trikv.tally import LinkTally
 from trikv.transport import Reply
-from trikv.version import Version
+from trikv.version import Version, entries_of
 from trikv.watermark import Outstanding
 
 #: A page of the map: small beside the outbox, large enough to pay for its fsync.
@@ -302,7 +302,7 @@ class Link:
                 await trio.sleep(self._page_lag_s())
             for records in (page.newer, page.older):
                 if records:
-                    await self._send_page(Parcel(Encoded.of(records)))
+                    await self._send_page(Parcel(Encoded.of(entries_of(records))))
                     sent += len(records)
             if page.older is not None and not page.older:
                 return resolved_us, sent

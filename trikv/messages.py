@@ -8,7 +8,8 @@ Rules
 - A record is encoded once, however many followers it goes to; a batch is put together from such texts.
 
 A record in a batch: `{"key": K, "version": "3.0f4c2a9d81e7-1700000000000000", "value": JSON}`, or with
-`"deleted": true` in place of the value. Pure.
+`"deleted": true` in place of the value. Several values of one write are written in short:
+`{"version": V, "values": {K: JSON, …}}`. Pure.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import msgspec
 from trikv import glance, jsonvalue
 from trikv.errors import InvalidBody, InvalidKey, TrikvError
 from trikv.state import NodeState, state_of
-from trikv.version import MAX_TIMESTAMP_US, PLAIN_EPOCH, Epoch, Record, Version, is_instance
+from trikv.version import MAX_TIMESTAMP_US, PLAIN_EPOCH, Entry, Epoch, Record, Version, is_instance
 
 #: A key's length in UTF-8: room for paths and ids, small enough for an index.
 MAX_KEY_BYTES = 512
@@ -146,6 +147,16 @@ class WireRecord(msgspec.Struct, frozen=True):
     deleted: bool = False
 
 
+class WireEntry(msgspec.Struct, frozen=True):
+    """In a batch: a record as it travels, or with `values` several of one write, in short."""
+
+    version: str
+    key: str | msgspec.UnsetType = msgspec.UNSET
+    value: Any = msgspec.UNSET
+    deleted: bool = False
+    values: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
 class BatchBody(msgspec.Struct, frozen=True):
     """`POST /replicate` from the leader. No records: a heartbeat.
 
@@ -157,7 +168,7 @@ class BatchBody(msgspec.Struct, frozen=True):
 
     leader: LeaderName
     epoch: str
-    records: list[WireRecord]
+    records: list[WireEntry]
     follower: str | None = None
     watermark: str | None = None
     floor: str | None = None
@@ -238,7 +249,7 @@ class RecordsAnswer(msgspec.Struct, frozen=True):
 class Batch(NamedTuple):
     leader: LeaderName
     epoch: Epoch
-    records: list[Record]
+    entries: list[Entry]
     follower: str | None = None
     watermark: Version | None = None
     floor: Version | None = None
@@ -295,9 +306,9 @@ def decode_replicate(body: bytes) -> Batch | Record:
     head, found, rest = body.partition(_RECORDS)
     if found and rest.endswith(_END) and len(head) <= KEPT_HEAD_BYTES:
         with suppress(UnicodeDecodeError, TrikvError):
-            records = glance.records(rest.removesuffix(_END).decode("utf-8"))
-            if records is not None:
-                return _decode_head(head + _RECORDS + _END)._replace(records=records)
+            entries = glance.entries(rest.removesuffix(_END).decode("utf-8"))
+            if entries is not None:
+                return _decode_head(head + _RECORDS + _END)._replace(entries=entries)
     return _decode_replicate(body)
 
 
@@ -320,8 +331,8 @@ def _decode_replicate(body: bytes) -> Batch | Record:
         return _plain_record(_convert(decoded, PlainBody))
     batch = _convert(decoded, BatchBody)
     epoch = decode_epoch(batch.epoch)
-    records = [
-        decode_record(record, f"records[{index}]") for index, record in enumerate(batch.records)
+    entries = [
+        _decode_entry(entry, f"records[{index}]") for index, entry in enumerate(batch.records)
     ]
     watermark, floor, confirmed = (
         None if text is None else _decode_version(text, field)
@@ -338,7 +349,7 @@ def _decode_replicate(body: bytes) -> Batch | Record:
     return Batch(
         batch.leader,
         epoch,
-        records,
+        entries,
         batch.follower,
         watermark,
         floor,
@@ -363,6 +374,26 @@ def _decode_version(text: str, field: str) -> Version:
         return Version.parse(text)
     except ValueError as error:
         raise InvalidBody(f"{field}: {error}", field=field) from None
+
+
+def _decode_entry(entry: WireEntry, field: str) -> Entry:
+    """What stands in a batch. Raises InvalidBody or InvalidKey, which name `field`."""
+    if entry.values is msgspec.UNSET:
+        if entry.key is msgspec.UNSET:
+            name = f"{field}.key"
+            raise InvalidBody(f"{name}: required, but missing", field=name)
+        one = WireRecord(entry.key, entry.version, entry.value, entry.deleted)
+        key, value, version = decode_record(one, field)
+        return Entry(version, [(key, value)])
+    if entry.key is not msgspec.UNSET or entry.value is not msgspec.UNSET or entry.deleted:
+        raise InvalidBody(f"{field}: expected either a key or values", field=field)
+    name = f"{field}.values"
+    if not entry.values:
+        raise InvalidBody(f"{name}: expected at least one", field=name)
+    for key in entry.values:
+        check_key_bytes(key, name)
+    pairs = [(key, jsonvalue.encode(value, name)) for key, value in entry.values.items()]
+    return Entry(_decode_version(entry.version, f"{field}.version"), pairs)
 
 
 def decode_record(record: WireRecord, field: str) -> Record:
@@ -412,6 +443,16 @@ def encode_record(record: Record) -> str:
     return f'{{"key":{jsonvalue.encode_string(record.key)},"version":"{record.version}",{rest}}}'
 
 
+def encode_entry(entry: Entry) -> str:
+    """What travels in a batch for an entry: its values in short if there are several."""
+    version, pairs = entry
+    values = [f"{jsonvalue.encode_string(key)}:{value}" for key, value in pairs if value]
+    if len(values) < 2:
+        return ",".join(map(encode_record, entry.records))
+    deleted = [encode_record(Record(key, "", version)) for key, value in pairs if not value]
+    return ",".join([f'{{"version":"{version}","values":{{{",".join(values)}}}}}', *deleted])
+
+
 def wire_record(record: Record) -> WireRecord:
     """A record to be put into an answer."""
     value = msgspec.UNSET if record.deleted else msgspec.Raw(record.value.encode())
@@ -421,7 +462,7 @@ def wire_record(record: Record) -> WireRecord:
 def encode_batch(
     leader: LeaderName,
     epoch: Epoch,
-    records: Sequence[str],
+    entries: Sequence[str],
     *,
     follower: str | None = None,
     watermark: Version | None = None,
@@ -429,7 +470,7 @@ def encode_batch(
     established: bool = False,
     confirmed: Version | None = None,
 ) -> bytes:
-    """A batch of encoded records as a request body."""
+    """A batch of encoded entries as a request body."""
     head = _opening(leader, epoch, follower)
     if watermark is not None:
         head += f'"watermark":"{watermark}",'
@@ -439,7 +480,7 @@ def encode_batch(
         head += f'"confirmed":"{confirmed}",'
     if established:
         head += '"established":true,'
-    return (f'{head}"records":[' + ",".join(records) + "]}").encode()
+    return (f'{head}"records":[' + ",".join(entries) + "]}").encode()
 
 
 @lru_cache(maxsize=KEPT_OPENINGS)

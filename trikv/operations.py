@@ -48,9 +48,6 @@ class Operation(NamedTuple):
         """Nothing that the map holds could refuse it."""
         return not self.must_exist and self.precondition == ANYTHING
 
-    def record(self, version: Version) -> Record:
-        return Record(self.key, self.value, version)
-
     def refusal(
         self, record: Record | None, place: str = ""
     ) -> tuple[TrikvError, Record | None] | None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from trikv.messages import encode_record
-from trikv.version import Record
+from trikv.messages import encode_entry
+from trikv.version import Entry
 
 
 class Encoded:
@@ -25,8 +25,9 @@ class Encoded:
         self.timestamps_us = timestamps_us
 
     @classmethod
-    def of(cls, records: Sequence[Record], *timestamps_us: int) -> Encoded:
-        return cls(",".join(map(encode_record, records)), len(records), timestamps_us)
+    def of(cls, entries: Sequence[Entry], *timestamps_us: int) -> Encoded:
+        records = sum([len(entry.pairs) for entry in entries])
+        return cls(",".join(map(encode_entry, entries)), records, timestamps_us)
 
     @classmethod
     def joined(cls, parts: Sequence[Encoded]) -> Encoded:

@@ -24,8 +24,7 @@ from trikv.configuration import KEY, Configuration, encode
 from trikv.errors import NotEnoughFollowers, NotReady, QuorumNotMet, StorageFailed
 from trikv.leader import Leader
 from trikv.quorum import Voters
-from trikv.store import Store
-from trikv.version import Record, Version
+from trikv.version import Version
 
 
 class Reconfiguration:
@@ -165,7 +164,4 @@ class Reconfiguration:
         }
 
     async def _write(self, configuration: Configuration) -> Version:
-        def make(store: Store, version: Version) -> Sequence[Record]:
-            return [Record(KEY, encode(configuration), version)]
-
-        return await self._leader.spread(make)
+        return await self._leader.spread(lambda store: [(KEY, encode(configuration))])

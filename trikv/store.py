@@ -30,7 +30,7 @@ from trikv.database import FILE_NAME, PAGE_BYTES, Database, Durability
 from trikv.errors import SettingError, StorageFailed
 from trikv.messages import MAX_KEY_BYTES
 from trikv.state import NodeState, state_of
-from trikv.version import NO_VERSION, Epoch, Record, Version
+from trikv.version import NO_VERSION, Entry, Epoch, Record, Version
 
 #: The fact beside those of the state: see `Store.purged`.
 _PURGED = "purged"
@@ -148,9 +148,13 @@ class Store:
                 self._writer.execute("ROLLBACK")
             raise
 
-    def merge(self, records: Iterable[Record]) -> None:
-        """Merge records into the map: each stays only if it wins over what is there."""
-        rows = [*map(_row, records)]
+    def merge(self, entries: Iterable[Entry]) -> None:
+        """Merge what was written into the map: each record stays only if it wins over what is there."""
+        rows = [
+            (key, value, number, instance, timestamp_us)
+            for ((number, instance), timestamp_us), pairs in entries
+            for key, value in pairs
+        ]
         self._writer.executemany(_MERGE, rows)
         # One page of the map and one of the index for each, where their keys lie far apart.
         self.database.wrote(2 * len(rows) + sum(len(row[1]) for row in rows) // PAGE_BYTES)

@@ -47,6 +47,7 @@ from trikv.version import (
     MAX_EPOCH_NUMBER,
     NO_EPOCH,
     NO_VERSION,
+    Entry,
     Epoch,
     Record,
     Version,
@@ -369,8 +370,7 @@ class Takeover:
             else:
                 self._exchange(store, overruling)
             # Also if nothing changes: what was found may be a stray, which the exchange overrules.
-            record = Record(configurations.KEY, configurations.encode(wanted), configuring)
-            store.merge([record])
+            store.merge([Entry(configuring, [(configurations.KEY, configurations.encode(wanted))])])
             floor = self._floor()
             if (
                 store.state.watermark < floor
@@ -418,10 +418,8 @@ class Takeover:
         if strays:  # the copy first: it may fail, and then nothing must have been written
             keep_copy(store, self._name.node_id, [held for held, _ in strays])
         store.merge_staged()
-        store.merge(
-            Record(held.key, "" if theirs is None else theirs.value, version)
-            for held, theirs in strays
-        )
+        pairs = [(held.key, "" if theirs is None else theirs.value) for held, theirs in strays]
+        store.merge([Entry(version, pairs)])
 
 
 def _promise_itself(store: Store, *, seen: Epoch) -> Epoch:

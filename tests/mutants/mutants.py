@@ -67,21 +67,22 @@ _ALL = (
     Mutant(
         "a batch of which only what is plain is read",
         "trikv.glance",
-        "    return found if sum([len(item) for item, *_ in found]) == end - begin else None\n",
-        "    return found if found or end == begin else None\n",
+        "    if sum([len(item[0]) for item in found]) != len(text):\n",
+        "    if text and not found:\n",
     ),
     Mutant(
         "a batch split",
         "trikv.leader",
-        "            store.merge(records)\n            return records",
-        "            store.merge(records[:1])\n"
+        "            store.merge([Entry(version, pairs)])\n            return pairs",
+        "            store.merge([Entry(version, pairs[:1])])\n"
         "            async def rest() -> None:\n"
         "                try:\n"
-        "                    await self.committer.commit(lambda store: store.merge(records[1:]))\n"
+        "                    await self.committer.commit(\n"
+        "                        lambda store: store.merge([Entry(version, pairs[1:])]))\n"
         "                except TrikvError:\n"
         "                    pass\n"
         "            self._fanout._nursery.start_soon(rest)\n"
-        "            return records",
+        "            return pairs",
     ),
     Mutant(
         "a page that ends inside a write",
@@ -199,8 +200,8 @@ _ALL = (
     Mutant(
         "a late batch brings back the dead",
         "trikv.follower",
-        "store.merge([record for record in batch.records if record.version > floor])",
-        "store.merge(batch.records)",
+        "store.merge([entry for entry in batch.entries if entry.version > floor])",
+        "store.merge(batch.entries)",
     ),
     Mutant(
         "min_version without waiting",
@@ -246,7 +247,7 @@ _ALL = (
         "strays merged instead of overruled",
         "trikv.leadership",
         "        await self.leader.spread(make)\n",
-        "        await self.leader.committer.commit(lambda store: store.merge(strays))\n",
+        "        await self.leader.committer.commit(lambda store: store.merge(entries_of(strays)))\n",
     ),
     Mutant(
         "strays left alone",
@@ -257,8 +258,8 @@ _ALL = (
     Mutant(
         "a new leader keeps its own strays",
         "trikv.takeover",
-        "        store.merge_staged()\n        store.merge(\n",
-        "        store.merge_staged()\n        list(\n",
+        "        store.merge([Entry(version, pairs)])\n\n\ndef _promise_itself",
+        "\n\ndef _promise_itself",
         # Not by the walks: it takes a takeover by a node that slept through another.
         "tests/simulation/test_interrupted.py",
     ),

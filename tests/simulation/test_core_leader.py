@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +14,7 @@ from tests.simulation.fleet import open_fleet
 from tests.support import open_cluster, put
 from trikv.errors import NotReady
 from trikv.lag import LagRange
-from trikv.store import Store
-from trikv.version import MAX_TIMESTAMP_US, Record, Version
+from trikv.version import MAX_TIMESTAMP_US
 
 
 async def test_past_the_last_timestamp_writes_are_refused_unwritten_until_the_clock_is_set(
@@ -36,14 +35,11 @@ async def test_past_the_last_timestamp_writes_are_refused_unwritten_until_the_cl
 async def test_a_leader_that_cannot_commit_because_it_stops_was_not_deposed(
     autojump_clock: MockClock,
 ) -> None:
-    def make(store: Store, version: Version) -> Sequence[Record]:
-        return [Record("a", "1", version)]
-
     async with open_cluster(1, write_quorum=1) as cluster:
         leader = cluster.leader
         cluster.node.committer.close()
         with pytest.raises(NotReady, match=r"^this node is stopping$"):
-            await leader.spread(make)
+            await leader.spread(lambda store: [("a", "1")])
         assert leader.deposed is None
         assert leader.live_links == 1
         assert leader.resolved_us == leader.issued_us  # nobody waits for what will not come

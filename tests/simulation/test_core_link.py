@@ -19,7 +19,7 @@ from trikv.parcel import Encoded
 from trikv.peers import Candidate, Promised
 from trikv.readback import PageBack, Place
 from trikv.transport import Reply
-from trikv.version import NO_EPOCH, NO_VERSION, Epoch, Record, Version
+from trikv.version import NO_EPOCH, NO_VERSION, Entry, Epoch, Record, Version
 
 EPOCH = Epoch(1, "boss")
 
@@ -187,7 +187,7 @@ async def lead_until(name: str, at: int) -> bool:
 
     async def write() -> None:
         await until(lambda: link.state is not LinkState.CONNECTING)
-        parcel = link.accept(Encoded.of([Record("new", "1", Version(EPOCH, 4))], 4))
+        parcel = link.accept(Encoded.of([Entry(Version(EPOCH, 4), [("new", "1")])], 4))
         if parcel is not None:
             parcel.told = counted.append
             await link.send_after(0.01, parcel)

@@ -13,6 +13,7 @@ from tests.simulation.fleet import Fleet, open_fleet
 from tests.support import until
 from trikv.lag import LagRange, SimulatedLag
 from trikv.node import Node
+from trikv.version import entries_of
 
 
 class SlowDisk:
@@ -192,7 +193,7 @@ async def test_an_old_copy_of_a_followers_data_is_brought_up_to_date(
         fleet.crash("n1")
         fleet.wipe("n1")
         with fleet.stores["n1"].transaction():
-            fleet.stores["n1"].merge(copy[0])
+            fleet.stores["n1"].merge(entries_of(copy[0]))
             fleet.stores["n1"].set_state(copy[1])
         await until(lambda: fleet.nodes["n0"].require_leader().live_links == 2)
         await fleet.start("n1")
@@ -338,7 +339,7 @@ async def test_an_old_copy_neither_speaks_nor_leads_with_what_it_holds(
             fleet.crash(name)
         fleet.wipe("n1")
         with fleet.stores["n1"].transaction():
-            fleet.stores["n1"].merge(held)
+            fleet.stores["n1"].merge(entries_of(held))
             fleet.stores["n1"].set_state(state)
         if leader == "n0":
             fleet.wipe("n0")

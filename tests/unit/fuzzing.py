@@ -266,12 +266,19 @@ configuration_record = shaped(
     }
 )
 record = st.one_of(_usual_record, _tombstone, configuration_record)
+_pair = st.builds("{}:{}".format, quoted(key_texts), values)
+_short = shaped(
+    {
+        "version": quoted(version_texts),
+        "values": st.lists(_pair, max_size=3).map(lambda pairs: f"{{{','.join(pairs)}}}"),
+    }
+)
 
 batch = shaped(
     {
         "leader": _name,
         "epoch": quoted(epoch_texts),
-        "records": array_of(record),
+        "records": array_of(record | _short),
         "follower": often(st.just("null"), quoted(odd_texts)),
         "watermark": st.just("null") | quoted(version_texts),
         "floor": st.just("null") | quoted(version_texts),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trikv.store import Store
-from trikv.version import Epoch, Record, Version
+from trikv.version import Epoch, Record, Version, entries_of
 
 EPOCH = Epoch(1, "a")
 
@@ -16,7 +16,7 @@ def record(key: str, timestamp_us: int, value: str = "1") -> Record:
 
 def merge(store: Store, some: Iterable[Record]) -> None:
     with store.transaction():
-        store.merge(some)
+        store.merge(entries_of(some))
 
 
 def held(store: Store) -> list[Record]:

@@ -11,6 +11,7 @@ from trikv.version import (
     MAX_TIMESTAMP_US,
     NO_EPOCH,
     PLAIN_EPOCH,
+    Entry,
     Epoch,
     Record,
     Version,
@@ -43,3 +44,21 @@ json_values = st.recursive(
 keys = texts.filter(lambda key: 1 <= len(key.encode()) <= MAX_KEY_BYTES)
 encoded_values = json_values.map(lambda value: jsonvalue.encode(value, "value"))
 records = st.builds(Record, keys, st.just("") | encoded_values, versions)
+
+# One write of several keys, of which some are deleted, of one, or of few that meet.
+entries = st.one_of(
+    st.builds(
+        Entry,
+        versions,
+        st.dictionaries(keys, st.just("") | encoded_values, min_size=1, max_size=4).map(
+            lambda pairs: list(pairs.items())
+        ),
+    ),
+    st.builds(
+        Entry,
+        close_versions,
+        st.dictionaries(st.sampled_from("abcé"), close_values, min_size=1).map(
+            lambda pairs: list(pairs.items())
+        ),
+    ),
+)

@@ -33,7 +33,7 @@ from trikv.committer import (
 from trikv.database import FILE_NAME
 from trikv.errors import NotReady, StaleEpoch, StorageFailed
 from trikv.store import Store
-from trikv.version import Epoch, Record, Version
+from trikv.version import Entry, Epoch, Record, Version
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def put(key: str, timestamp_us: int = 1) -> Change[str]:
     """A change that writes one record and returns its key."""
 
     def change(store: Store) -> str:
-        store.merge([Record(key, "1", Version(Epoch(1, "a"), timestamp_us))])
+        store.merge([Entry(Version(Epoch(1, "a"), timestamp_us), [(key, "1")])])
         return key
 
     return change
@@ -533,7 +533,7 @@ async def test_one_that_expects_no_company_comes_behind_what_waits(
 def many(store: Store) -> None:
     """So much that the log wants to be written back."""
     while not store.database.checkpoint_is_due():
-        store.merge([Record(f"{i}", "1", Version(Epoch(1, "a"), 2)) for i in range(100)])
+        store.merge([Entry(Version(Epoch(1, "a"), 2), [(f"{i}", "1") for i in range(100)])])
 
 
 @pytest.mark.parametrize("alone", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -15,7 +16,7 @@ from trikv.errors import InvalidBody, StaleEpoch, WrongNode
 from trikv.follower import Follower
 from trikv.messages import Batch, LeaderName, decode_replicate
 from trikv.state import NodeState
-from trikv.version import NO_EPOCH, Epoch, Record, Version
+from trikv.version import NO_EPOCH, Entry, Epoch, Version
 
 BOSS = LeaderName("boss")
 EPOCH = Epoch(3, "a")
@@ -45,12 +46,14 @@ async def test_a_record_of_the_configuration_that_is_none_is_refused_with_its_ba
     follower: Follower, value: str
 ) -> None:
     version = Version(Epoch(4, "b"), 9)
-    records = [Record("a", "1", version), Record(KEY, value, version)]
-    with pytest.raises(
-        InvalidBody, match=r"^records\[1\]\.value: not a configuration: "
-    ) as refusal:
-        await follower.merge_batch(Batch(BOSS, version.epoch, records))
-    assert refusal.value.extra == {"field": "records[1].value"}
+    first = Entry(version, [("a", "1")])
+    for second, field in (
+        (Entry(version, [(KEY, value)]), "records[1].value"),
+        (Entry(version, [("b", "1"), (KEY, value)]), "records[1].values"),
+    ):
+        with pytest.raises(InvalidBody, match=rf"^{re.escape(field)}: not a conf") as refusal:
+            await follower.merge_batch(Batch(BOSS, version.epoch, [first, second]))
+        assert refusal.value.extra == {"field": field}
     # Nothing of it is on the disk, the promise included; nor does it follow that leader.
     store = follower._committer._store
     assert (store.get("a"), store.get(KEY), store.state.promised) == (None, None, EPOCH)

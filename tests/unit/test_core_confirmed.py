@@ -24,7 +24,7 @@ from trikv.messages import Batch, LeaderName, decode_replicate, encode_batch
 from trikv.quorum import Voters
 from trikv.state import NodeState
 from trikv.store import Store
-from trikv.version import NO_VERSION, Epoch, Record, Version
+from trikv.version import NO_VERSION, Entry, Epoch, Version
 from trikv.watch import Watch
 from trikv.watermark import Issued
 
@@ -197,7 +197,7 @@ async def test_a_leader_whose_disk_was_empty_may_lack_tombstones_that_others_hav
 
 def tombstones(store: Store, count: int) -> None:
     with store.transaction():
-        store.merge([Record(f"k{i}", "", at(i)) for i in range(1, count + 1)])
+        store.merge([Entry(at(i), [(f"k{i}", "")]) for i in range(1, count + 1)])
         store.set_state(
             store.state._replace(
                 promised=EPOCH, established=EPOCH, watermark=at(count), floor=at(count)

@@ -30,8 +30,8 @@ from loadgen import api, options
 from loadgen.errors import LoadgenError
 from tests.unit import fuzzing as fuzz
 from tests.unit.fuzzing import bodies_like, examples, odd_texts, shaped
-from tests.unit.strategies import close_records, close_versions
-from tests.unit.strategies import records as any_records
+from tests.unit.strategies import close_versions
+from tests.unit.strategies import entries as any_entries
 from trikv import configuration, glance, jsonvalue, messages
 from trikv.config import SETTINGS, base_url, read_config
 from trikv.database import FILE_NAME, LOCK_NAME
@@ -52,7 +52,16 @@ from trikv.peers import Candidate, Remote, decode_reply
 from trikv.state import NodeState, facts_of, state_of
 from trikv.store import Store
 from trikv.transport import HttpTransport, Reply
-from trikv.version import MAX_EPOCH_NUMBER, MAX_TIMESTAMP_US, Epoch, Record, Version, is_instance
+from trikv.version import (
+    MAX_EPOCH_NUMBER,
+    MAX_TIMESTAMP_US,
+    Entry,
+    Epoch,
+    Record,
+    Version,
+    entries_of,
+    is_instance,
+)
 from trikv.web import kv
 from trikv.web.exchange import Request, boolean, key_of, parameters, query_of, version, whole
 from trikv.web.kv import precondition_of
@@ -156,16 +165,17 @@ def test_what_is_to_be_replicated_is_well_formed_or_refused(body: bytes) -> None
         assert not found.key.startswith("\0")
         return None
     assert found.epoch.number >= 1
-    for one in found.records:
-        check_record(one)
+    for entry in found.entries:
+        for one in entry.records:
+            check_record(one)
     for bound in filter(None, (found.watermark, found.floor, found.confirmed)):
         check_version(bound)
     assert found.follower is None or is_instance(found.follower)
-    leader, epoch, records, follower, watermark, floor, established, confirmed = found
+    leader, epoch, entries, follower, watermark, floor, established, confirmed = found
     sent = messages.encode_batch(
         leader,
         epoch,
-        [messages.encode_record(one) for one in records],
+        [messages.encode_entry(one) for one in entries],
         follower=follower,
         watermark=watermark,
         floor=floor,
@@ -181,14 +191,15 @@ def test_what_is_to_be_replicated_is_well_formed_or_refused(body: bytes) -> None
 def test_a_real_batch_with_a_few_bytes_changed_is_well_formed_or_refused(
     other: bytes, data: st.DataObject
 ) -> None:
-    some = data.draw(st.lists(any_records, max_size=3))
+    some = data.draw(st.lists(any_entries, max_size=3))
     leader = messages.LeaderName("boss", "http://boss:1")
-    real = messages.encode_batch(leader, Epoch(3, "a"), [messages.encode_record(r) for r in some])
+    real = messages.encode_batch(leader, Epoch(3, "a"), [messages.encode_entry(e) for e in some])
     body = data.draw(fuzz.mutated(st.just(real)))
     with suppress(BadRequest):
         found = messages.decode_replicate(body)
-        for one in found.records if isinstance(found, Batch) else [found]:
-            check_record(one)
+        for entry in found.entries if isinstance(found, Batch) else entries_of([found]):
+            for one in entry.records:
+                check_record(one)
 
 
 def outcome(call: Callable[[], object]) -> object:
@@ -200,13 +211,13 @@ def outcome(call: Callable[[], object]) -> object:
 
 
 _encoded_batches = st.builds(
-    lambda records, watermark: messages.encode_batch(
+    lambda entries, watermark: messages.encode_batch(
         messages.LeaderName("boss"),
         Epoch(1, "a"),
-        [messages.encode_record(one) for one in records],
+        [messages.encode_entry(one) for one in entries],
         watermark=watermark,
     ),
-    st.lists(close_records | any_records, max_size=4),
+    st.lists(any_entries, max_size=4),
     st.none() | close_versions,
 )
 
@@ -474,7 +485,7 @@ def real_database() -> bytes:
     with TemporaryDirectory() as directory:
         store = Store.open(Path(directory), "os")
         with store.transaction():
-            store.merge([Record("key", '"value"', Version(Epoch(1, "a"), 7))])
+            store.merge([Entry(Version(Epoch(1, "a"), 7), [("key", '"value"')])])
             store.set_state(
                 NodeState("me", "abc", "c1", Epoch(2, "a"), Epoch(1, "a"))._replace(
                     watermark=Version(Epoch(1, "a"), 7), floor=Version(Epoch(1, "a"), 6)

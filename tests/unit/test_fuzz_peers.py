@@ -36,13 +36,13 @@ from trikv.messages import (
     PromiseBody,
     decode_replicate,
     encode_batch,
-    encode_record,
+    encode_entry,
 )
 from trikv.node import Node, open_node
 from trikv.state import NodeState
 from trikv.store import Store
 from trikv.transport import Reply
-from trikv.version import Epoch, Record, Version, wins
+from trikv.version import Epoch, Record, Version, entries_of, wins
 
 # -- a follower -------------------------------------------------------------------------------------
 
@@ -62,7 +62,7 @@ def batches(draw: st.DrawFn) -> bytes:
     return encode_batch(
         LeaderName(draw(st.sampled_from(["boss", "rival"]))),
         epoch,
-        [encode_record(one) for one in draw(st.lists(_records, max_size=3))],
+        [encode_entry(one) for one in entries_of(draw(st.lists(_records, max_size=3)))],
         follower=draw(often(st.none(), st.just("somebody"))),
         watermark=reached if established else draw(st.none() | st.just(reached)),
         floor=draw(often(st.just(reached), st.none() | _versions)),
@@ -126,8 +126,8 @@ class Follower:
         return answer.status == 200
 
     def _take(self, message: Batch | Record, before: NodeState) -> None:
-        taken = message.records if isinstance(message, Batch) else [message]
-        for one in taken:
+        taken = message.entries if isinstance(message, Batch) else entries_of([message])
+        for one in [record for entry in taken for record in entry.records]:
             if one.version > before.floor and wins(one, self.oracle.get(one.key)):
                 self.oracle[one.key] = one
         if isinstance(message, Batch):

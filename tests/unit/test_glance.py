@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from trikv import glance, messages
 from trikv.errors import InvalidBody
-from trikv.messages import LeaderName, encode_batch, encode_record
-from trikv.version import Epoch, Record, Version
+from trikv.messages import LeaderName, encode_batch, encode_entry, encode_record
+from trikv.version import Entry, Epoch, Record, Version
 
 VERSION = Version(Epoch(3, "0f4c2a9d81e7"), 1_700_000_000_000_000)
 PLAIN_VALUES = ['"v"', '""', '"é😀\x7f"', '"a, b: {[]}"', "0", "-17", "true", "false", "null", ""]
@@ -25,12 +26,68 @@ def text_of(records: list[Record]) -> str:
     return ",".join(map(encode_record, records))
 
 
+def short(*pairs: tuple[str, str]) -> str:
+    return encode_entry(Entry(VERSION, pairs))
+
+
+def read(text: str) -> list[Record] | None:
+    """What is read at a glance, one after the other."""
+    found = glance.entries(text)
+    return None if found is None else [record for entry in found for record in entry.records]
+
+
 def test_records_with_plain_values_are_read_at_a_glance_and_others_are_not() -> None:
     plain = records_of(PLAIN_VALUES)
-    assert glance.records(text_of(plain)) == plain
-    assert glance.records("") == []
+    assert read(text_of(plain)) == plain
+    assert read("") == []
     for value in OTHER_VALUES:
-        assert glance.records(text_of([*plain, *records_of([value])])) is None
+        assert read(text_of([*plain, *records_of([value])])) is None
+
+
+def test_entries_in_short_are_read_at_a_glance_between_whatever_records() -> None:
+    plain = records_of(PLAIN_VALUES)
+    values = [record for record in plain if not record.deleted]
+    brief, alone = encode_entry(Entry(VERSION, [(r.key, r.value) for r in values])), text_of(plain)
+    assert brief.startswith('{"version":"3.0f4c2a9d81e7-1700000000000000","values":{"k0":"v",')
+    for order in ([0], [0, 0], [0, 1], [1, 0], [1, 0, 1], [1, 0, 0, 1, 1, 0]):
+        text = ",".join((brief, alone)[one] for one in order)
+        assert read(text) == [record for one in order for record in (values, plain)[one]]
+        for value in OTHER_VALUES:
+            assert read(f"{text},{short(('a', '1'), ('b', value))}") is None
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text + ",",
+        lambda text: "," + text,
+        lambda text: text + " ",
+        lambda text: text + text,
+        lambda text: text[:-1],
+        lambda text: text.replace("}},{", "}}{"),
+        lambda text: text.replace("}},{", "}},,{"),
+        lambda text: text.replace("}},{", "},{"),
+        lambda text: text.replace('"b"', '"a"'),
+        lambda text: text.replace('"b"', '"\\u0062"'),
+        lambda text: text.replace('"b"', '""'),
+        lambda text: text.replace('"b"', f'"{"b" * 129}"'),
+        lambda text: text.replace('"values":{', '"values":{,'),
+        lambda text: text.replace('"values":', '"values": '),
+        lambda text: text.replace('"values":{"a":1,"b":"}}"}', '"values":{}'),
+        lambda text: text.replace('"values"', '"deleted":true,"values"'),
+        lambda text: text.replace("3.0f", "03.0f"),
+        lambda text: text.replace("-17", "-x"),
+    ],
+)
+def test_what_is_not_quite_an_entry_is_not_read_at_a_glance(spoil: Callable[[str], str]) -> None:
+    text = ",".join([short(("a", "1"), ("b", '"}}"'))] * 2)
+    assert read(text) == records_of_pairs([("a", "1"), ("b", '"}}"')] * 2)
+    assert spoil(text) != text
+    assert read(spoil(text)) is None
+
+
+def records_of_pairs(pairs: list[tuple[str, str]]) -> list[Record]:
+    return [Record(key, value, VERSION) for key, value in pairs]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +109,7 @@ def test_records_with_plain_values_are_read_at_a_glance_and_others_are_not() -> 
     ],
 )
 def test_what_is_not_quite_a_record_is_not_read_at_a_glance(text: str) -> None:
-    assert glance.records(text) is None
+    assert read(text) is None
 
 
 def test_a_batch_of_plain_records_needs_no_careful_reading(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +125,7 @@ def test_a_batch_of_plain_records_needs_no_careful_reading(monkeypatch: pytest.M
     assert again == carefully
     assert isinstance(again, messages.Batch)
     assert isinstance(first, messages.Batch)
-    assert again.records is not first.records  # as the batch may be changed by who has it
+    assert again.entries is not first.entries  # as the batch may be changed by who has it
 
 
 def test_what_is_wrong_with_a_batch_is_said_as_ever() -> None:

@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.strategies import encoded_values, epochs, json_values, keys, records, versions
+from tests.unit.strategies import (
+    encoded_values,
+    entries,
+    epochs,
+    json_values,
+    keys,
+    records,
+    versions,
+)
 from trikv import jsonvalue
 from trikv.errors import InvalidBody, InvalidKey
 from trikv.messages import (
@@ -33,20 +41,43 @@ from trikv.messages import (
     decode_record,
     decode_replicate,
     encode_batch,
+    encode_entry,
     encode_map,
     encode_record,
     encode_records_page,
 )
-from trikv.version import PLAIN_EPOCH, Epoch, Record, Version
+from trikv.version import PLAIN_EPOCH, Entry, Epoch, Record, Version, entries_of
 
 BOSS = LeaderName("boss", "http://boss:8000")
 EPOCH = Epoch(3, "a")
+SAME = [Record(key, "1", Version(EPOCH, us)) for key in "abc" for us in (1, 2)]
 
 
-@given(st.lists(records, max_size=5), epochs.filter(lambda epoch: epoch.number >= 1))
-def test_a_batch_arrives_as_it_left(some: list[Record], epoch: Epoch) -> None:
-    body = encode_batch(BOSS, epoch, [encode_record(record) for record in some])
-    assert decode_replicate(body) == Batch(BOSS, epoch, some)
+def held_by(batch: Batch) -> list[Record]:
+    return [record for entry in batch.entries for record in entry.records]
+
+
+@given(st.lists(entries, max_size=5), epochs.filter(lambda epoch: epoch.number >= 1))
+def test_a_batch_arrives_as_it_left(some: list[Entry], epoch: Epoch) -> None:
+    body = encode_batch(BOSS, epoch, [encode_entry(entry) for entry in some])
+    batch = decode_replicate(body)
+    assert isinstance(batch, Batch)
+    assert batch._replace(entries=[]) == Batch(BOSS, epoch, [])
+    assert sorted(held_by(batch)) == sorted(r for entry in some for r in entry.records)
+
+
+@given(st.lists(records | st.sampled_from(SAME), max_size=9))
+def test_records_are_the_same_in_entries_in_their_order(some: list[Record]) -> None:
+    assert [record for entry in entries_of(some) for record in entry.records] == some
+
+
+def test_several_values_of_one_write_travel_in_short_and_what_it_deletes_beside_them() -> None:
+    text = encode_entry(Entry(Version(EPOCH, 7), [("a", "1"), ("b", ""), ('"', '"v"')]))
+    assert text == (
+        r'{"version":"3.a-7","values":{"a":1,"\"":"v"}},{"key":"b","version":"3.a-7","deleted":true}'
+    )
+    one = Entry(Version(EPOCH, 7), [("a", ""), ("b", "null")])
+    assert encode_entry(one) == ",".join(map(encode_record, one.records))
 
 
 @given(st.lists(records, max_size=5), st.none() | versions)
@@ -104,14 +135,14 @@ def test_records_that_a_leader_took_over_from_the_plain_form_travel_too() -> Non
     record = Record("k", "1", Version(PLAIN_EPOCH, 5))
     batch = decode_replicate(encode_batch(BOSS, EPOCH, [encode_record(record)]))
     assert isinstance(batch, Batch)
-    assert batch.records == [record]
+    assert held_by(batch) == [record]
 
 
 def test_nodes_may_exchange_reserved_keys_and_clients_may_not() -> None:
     record = Record("\0members", "1", Version(EPOCH, 1))
     batch = decode_replicate(encode_batch(BOSS, EPOCH, [encode_record(record)]))
     assert isinstance(batch, Batch)
-    assert batch.records == [record]
+    assert held_by(batch) == [record]
     with pytest.raises(InvalidKey, match="reserved"):
         check_key("\0members")
 

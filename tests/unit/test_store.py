@@ -24,7 +24,16 @@ from trikv.errors import StorageFailed
 from trikv.messages import RESERVED_PREFIX
 from trikv.state import NodeState
 from trikv.store import Store
-from trikv.version import NO_EPOCH, NO_VERSION, PLAIN_EPOCH, Epoch, Record, Version, wins
+from trikv.version import (
+    NO_EPOCH,
+    NO_VERSION,
+    PLAIN_EPOCH,
+    Epoch,
+    Record,
+    Version,
+    entries_of,
+    wins,
+)
 
 STATE = NodeState(
     node_id="node",
@@ -49,7 +58,7 @@ class HalfWay(Exception):
 def change_half_way(store: Store, some: Iterable[Record], epoch: Epoch) -> None:
     """Change everything there is to change, then fail."""
     with store.transaction():
-        store.merge(some)
+        store.merge(entries_of(some))
         promise(store, epoch)
         raise HalfWay
 
@@ -218,7 +227,7 @@ class StoreAgreesWithDict(RuleBasedStateMachine):
     def take_a_batch(self, some: list[Record], epoch: Epoch) -> None:
         with self.store.transaction():
             promise(self.store, epoch)
-            self.store.merge(some)
+            self.store.merge(entries_of(some))
         self.promised = epoch
         self._apply(some)
 
@@ -300,20 +309,20 @@ def test_a_transaction_that_sqlite_has_ended_by_itself_fails_with_what_sqlite_sa
         def fill() -> None:
             with store.transaction():
                 store.set_state(before._replace(node_id="n1"))
-                store.merge([record("a", 1), record("b", 1)])
+                store.merge(entries_of([record("a", 1), record("b", 1)]))
 
         with pytest.raises(sqlite3.Error, match=r"^database or disk is full$"):
             fill()
         assert (store.get("a"), store.state) == (None, before)
         with store.transaction():
-            store.merge([record("a", 1)])
+            store.merge(entries_of([record("a", 1)]))
         assert store.get("a") == record("a", 1)
 
 
 def test_readers_see_committed_data_only(on_disk: Store) -> None:
     merge(on_disk, [record("a", 1)])
     with on_disk.transaction():
-        on_disk.merge([record("a", 2), record("b", 2)])
+        on_disk.merge(entries_of([record("a", 2), record("b", 2)]))
         assert on_disk.get("a") == record("a", 1)
         assert on_disk.get("b") is None
         assert held(on_disk) == [record("a", 1)]

@@ -21,7 +21,7 @@ from trikv.survey import (
     LoopDelay,
     Survey,
 )
-from trikv.version import Epoch, Record, Version
+from trikv.version import Epoch, Record, Version, entries_of
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def records(count: int, value: str = "1") -> list[Record]:
 
 def fill(store: Store, some: list[Record]) -> None:
     with store.transaction():
-        store.merge(some)
+        store.merge(entries_of(some))
 
 
 class Disk:

@@ -20,7 +20,7 @@ from tests.unit.inprocess import Client, NoAnswer, open_client
 from trikv import __version__
 from trikv.node import SCAN_RECORDS
 from trikv.store import Store
-from trikv.version import Epoch, Record, Version
+from trikv.version import Entry, Epoch, Record, Version, entries_of
 
 
 class Clients:
@@ -146,8 +146,8 @@ async def test_a_key_that_is_not_there_is_not_found(autojump_clock: MockClock) -
 async def test_a_deleted_key_is_not_found_and_not_dumped(autojump_clock: MockClock) -> None:
     with closing(Store.open(None)) as store:
         with store.transaction():
-            store.merge([Record("gone", "", Version(Epoch(1, "a"), 1))])
-            store.merge([Record("there", "1", Version(Epoch(1, "a"), 2))])
+            store.merge([Entry(Version(Epoch(1, "a"), 1), [("gone", "")])])
+            store.merge([Entry(Version(Epoch(1, "a"), 2), [("there", "1")])])
         async with open_client("follower", store=store) as client:
             assert (await client.ask("GET", "/kv/gone")).json()["code"] == "not_found"
             assert await client.get("/dump") == {"there": 1}
@@ -158,9 +158,9 @@ async def test_a_dump_of_many_pages_is_one_json_object(autojump_clock: MockClock
     count = 2 * SCAN_RECORDS + 7
     store = Store.open(None)
     with store.transaction():
-        store.merge([Record(f"k{i:05}", str(i), version) for i in range(count)])
+        store.merge([Entry(version, [(f"k{i:05}", str(i)) for i in range(count)])])
         # A whole page of what a dump does not show.
-        store.merge([Record(f"a{i:05}", "", version) for i in range(SCAN_RECORDS)])
+        store.merge([Entry(version, [(f"a{i:05}", "") for i in range(SCAN_RECORDS)])])
     async with open_client("follower", store=store) as client:
         assert await client.get("/dump") == {f"k{i:05}": i for i in range(count)}
 
@@ -471,8 +471,8 @@ async def test_replica_status_tells_match_mismatch_and_unreachable(
         store._writer.execute("DELETE FROM records WHERE key = 'same'")
         with store.transaction():
             epoch = c.cluster.leader.epoch
-            store.merge([Record("more", "1", Version(epoch, 1))])
-            store.merge([Record("other", "2", Version(epoch, 2**53 - 1))])
+            store.merge([Entry(Version(epoch, 1), [("more", "1")])])
+            store.merge([Entry(Version(epoch, 2**53 - 1), [("other", "2")])])
         told = await c.leader.get("/admin/replica-status")
         match, mismatch, unreachable = told["followers"]
         assert told["leader"]["data"] == {"same": 1, "other": 1}
@@ -507,7 +507,7 @@ async def test_large_maps_are_compared_by_digest_and_shown_on_request(
         many = [Record(f"k{i}", str(i), Version(epoch, i)) for i in range(1, 1002)]
         for client in (c.leader, c.followers[0]):
             with client.node.store.transaction():
-                client.node.store.merge(many)
+                client.node.store.merge(entries_of(many))
         told = await c.leader.get("/admin/replica-status")
         assert told["leader"]["data"] is None
         assert (told["followers"][0]["data"], told["followers"][0]["status"]) == (None, "match")

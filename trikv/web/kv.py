@@ -50,7 +50,7 @@ async def put_key(node: Node, request: Request) -> Answer:
     check_value_size(node, value, "value")
     operation = Operation(request.key, value, precondition_of(request))
     confirmed = await leader.write([operation])
-    return _write_answer(_pair_text(confirmed.written[0]), confirmed, asked)
+    return _write_answer(_pair_text(request.key, value), confirmed, asked)
 
 
 async def delete_key(node: Node, request: Request) -> Answer:
@@ -243,13 +243,13 @@ def key_text(text: str) -> str:
     return text
 
 
-def _pair_text(record: Record) -> str:
+def _pair_text(key: str, value: str) -> str:
     """An object with a key and a value in it, its end left open."""
-    return f'{{"key":{jsonvalue.encode_string(record.key)},"value":{record.value}'
+    return f'{{"key":{jsonvalue.encode_string(key)},"value":{value}'
 
 
 def _record_text(record: Record) -> str:
-    return f'{_pair_text(record)},"version":"{record.version}"}}'
+    return f'{_pair_text(record.key, record.value)},"version":"{record.version}"}}'
 
 
 def _write_answer(text: str, confirmed: Write, asked: dict[str, Any]) -> Answer:
