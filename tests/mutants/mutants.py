@@ -288,10 +288,10 @@ _ALL = (
     Mutant(
         "a precondition looked at before the transaction",
         "trikv.leader",
-        "        def make(store: Store, version: Version) -> Sequence[Record]:\n"
+        "        def make(store: Store) -> Sequence[Pair]:\n"
         "            for index, operation in enumerate(operations):\n",
         "        before = [self.store.get(operation.key) for operation in operations]\n\n"
-        "        def make(store: Store, version: Version) -> Sequence[Record]:\n"
+        "        def make(store: Store) -> Sequence[Pair]:\n"
         "            store = type('Before', (), {'current': lambda _, key: next(\n"
         "                r for o, r in zip(operations, before) if o.key == key)})()\n"
         "            for index, operation in enumerate(operations):\n",
