@@ -294,9 +294,9 @@ class Leader:
     async def _replicate(self, operations: Sequence[Operation], size: int) -> Write:
         def make(store: Store) -> Sequence[Pair]:
             for index, operation in enumerate(operations):
-                place = f"operations[{index}]: " if len(operations) > 1 else ""
                 if operation.unconditional:
                     continue
+                place = f"operations[{index}]: " if len(operations) > 1 else ""
                 if refused := operation.refusal(store.current(operation.key), place):
                     raise _Refused(*refused)
             return [(operation.key, operation.value) for operation in operations]

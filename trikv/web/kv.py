@@ -194,8 +194,9 @@ def _operations(node: Node, body: bytes) -> list[Operation]:
         _check_count(len(bodies))
         return [_operation(node, one, f"operations[{i}]") for i, one in enumerate(bodies)]
     _check_count(len(plain))
-    for index, (_, value) in enumerate(plain):
-        check_value_size(node, value, f"operations[{index}].value")
+    if len(body) > node.config.max_value_bytes:  # else no value in it is
+        for index, (_, value) in enumerate(plain):
+            check_value_size(node, value, f"operations[{index}].value")
     return [Operation(key, value) for key, value in plain]
 
 
