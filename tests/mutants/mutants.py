@@ -71,6 +71,14 @@ _ALL = (
         "    if text and not found:\n",
     ),
     Mutant(
+        "a key that stands twice, of which one value is lost",
+        "trikv.glance",
+        "            if len(dict(pairs)) != len(pairs):\n                return None\n",
+        "            pairs = [*dict(pairs).items()]\n",
+        # Not by the walks: no leader sends such an entry.
+        "tests/unit/test_glance.py",
+    ),
+    Mutant(
         "a batch split",
         "trikv.leader",
         "            store.merge([Entry(version, pairs)])\n            return pairs",

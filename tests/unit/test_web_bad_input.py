@@ -798,6 +798,11 @@ def record_with(**changes: Any) -> Any:
     return {name: value for name, value in record.items() if value is not ...}
 
 
+def short_with(**changes: Any) -> Any:
+    short = {"version": f"{EPOCH}-7", "values": {"a": 1, "b": 2}, **changes}
+    return {name: value for name, value in short.items() if value is not ...}
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
@@ -858,6 +863,17 @@ def record_with(**changes: Any) -> Any:
         ({"records": [record_with(version="9" * 5000)]}, "records[0].version"),
         ({"records": [GOOD_RECORD, record_with(value="\ud800")]}, "records[1].value"),
         ({"records": [GOOD_RECORD, record_with(value={"\ud800": 1})]}, "records[1].value"),
+        ({"records": [short_with(version=...)]}, "records[0].version"),
+        ({"records": [GOOD_RECORD, short_with(version="7")]}, "records[1].version"),
+        ({"records": [short_with(key="c")]}, "records[0]"),
+        ({"records": [short_with(value=1)]}, "records[0]"),
+        ({"records": [GOOD_RECORD, short_with(deleted=True)]}, "records[1]"),
+        ({"records": [short_with(values=...)]}, "records[0].key"),
+        ({"records": [short_with(values=None)]}, "records[0].values"),
+        ({"records": [short_with(values=[])]}, "records[0].values"),
+        ({"records": [GOOD_RECORD, short_with(values={})]}, "records[1].values"),
+        ({"records": [short_with(values={"a": 1, "b": "\ud800"})]}, "records[0].values"),
+        ({"records": [short_with(values={"a": 1, "b": {"\ud800": 1}})]}, "records[0].values"),
     ],
     ids=lambda case: repr(case)[:60],
 )
@@ -879,15 +895,19 @@ async def test_a_bad_batch_is_refused_whole(
 
 @pytest.mark.parametrize("key", ["", "k" * 513, "\ud800"])
 async def test_a_batch_with_a_bad_key_is_refused_whole(follower: Client, key: str) -> None:
-    await refused(
-        follower,
-        "POST",
-        "/replicate",
-        batch_body(records=[GOOD_RECORD, record_with(key=key)]),
-        status=400,
-        code="invalid_key",
-        field="records[1].key",
-    )
+    for bad, field in (
+        (record_with(key=key), "records[1].key"),
+        (short_with(values={"a": 1, key: 1}), "records[1].values"),
+    ):
+        await refused(
+            follower,
+            "POST",
+            "/replicate",
+            batch_body(records=[GOOD_RECORD, bad]),
+            status=400,
+            code="invalid_key",
+            field=field,
+        )
     assert (await follower.ask("POST", "/replicate", plain_body())).status == 200
 
 
