@@ -1,10 +1,8 @@
-"""What travels: request bodies, batches of records, answers. Encode and decode.
+"""What travels between nodes: records, batches of them, answers. Encode and decode.
 
 Rules
-- Every body is decoded by `trikv.jsonvalue` (nothing bent) and then checked against a type below. What
-  does not fit is refused with the field's name and what was expected there.
-- Bodies from clients may hold no unknown field: a misspelt one would be ignored in silence. Batches
-  between nodes may, so that a newer node can talk to an older one.
+- Every body is checked against a type below (see `bodies`). Unknown fields are ignored, so that a newer
+  node can talk to an older one.
 - A record is encoded once, however many followers it goes to; a batch is put together from such texts.
 
 A record in a batch: `{"key": K, "version": "3.0f4c2a9d81e7-1700000000000000", "value": JSON}`, or with
@@ -15,15 +13,15 @@ A record in a batch: `{"key": K, "version": "3.0f4c2a9d81e7-1700000000000000", "
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from trikv import glance, jsonvalue
+from trikv.bodies import PlainBody, convert
 from trikv.errors import InvalidBody, InvalidKey, TrikvError
 from trikv.state import NodeState, state_of
 from trikv.version import MAX_TIMESTAMP_US, PLAIN_EPOCH, Entry, Epoch, Record, Version, is_instance
@@ -55,74 +53,7 @@ KEPT_OPENINGS = 128
 KEPT_HEADS = 16
 KEPT_HEAD_BYTES = 1024
 
-S = TypeVar("S", bound=msgspec.Struct)
-
-
-# -- bodies from clients ------------------------------------------------------------------------------
-
-
-class _ClientBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    pass
-
-
-class PutBody(_ClientBody, frozen=True):
-    """`PUT /kv/{key}`"""
-
-    value: Any
-
-
-class OperationBody(_ClientBody, frozen=True):
-    """One operation of a batch. `if_version`: the version that the key must have, null for none."""
-
-    op: Literal["put", "delete"]
-    key: str
-    value: Any = msgspec.UNSET
-    if_version: str | msgspec.UnsetType | None = msgspec.UNSET
-
-
-class OperationsBody(_ClientBody, frozen=True):
-    """`POST /batch`"""
-
-    operations: list[OperationBody]
-
-
-class QuorumBody(_ClientBody, frozen=True):
-    """`POST /admin/quorum`"""
-
-    write_quorum: int
-    force: bool = False
-
-
-class PartitionBody(_ClientBody, frozen=True):
-    """`POST /admin/partition`"""
-
-    follower: str
-    cut: bool
-
-
-class AdmitBody(_ClientBody, frozen=True):
-    """`POST /admin/admit`"""
-
-    follower: str
-
-
-class LagBody(_ClientBody, frozen=True):
-    """`POST /admin/lag`"""
-
-    min_delay_ms: float
-    max_delay_ms: float
-    follower: str | None = None
-
-
-class PlainBody(_ClientBody, frozen=True):
-    """`POST /replicate` as the lab has it: one key, its time in seconds."""
-
-    key: str
-    value: Any
-    timestamp: float
-
-
-# -- between nodes ------------------------------------------------------------------------------------
+# -- what there is ------------------------------------------------------------------------------------
 
 
 _NodeId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
@@ -260,47 +191,6 @@ class Batch(NamedTuple):
 # -- decode -------------------------------------------------------------------------------------------
 
 
-def decode_body(body: bytes, kind: type[S]) -> S:
-    """A body of that type. Raises MalformedJson or InvalidBody, which names the field."""
-    return _convert(jsonvalue.decode(body), kind)
-
-
-#: What msgspec says; of our types only clients' forbid unknown fields, and a batch's are all that nest.
-_UNKNOWN = re.compile(
-    r"Object contains unknown field `(.*?)`( - at `\$\.operations\[\d+\]`)?", re.DOTALL
-)
-_MISSING = re.compile(r"Object missing required field `(.*)`")
-
-
-def _convert(decoded: Any, kind: type[S]) -> S:
-    try:
-        return msgspec.convert(decoded, kind)
-    except UnicodeEncodeError:
-        raise InvalidBody("a field's name holds a lone surrogate", field="$") from None
-    except msgspec.ValidationError as error:
-        if unknown := _UNKNOWN.fullmatch(str(error)):
-            name = jsonvalue.clip(unknown[1])
-            inner = OperationBody if unknown[2] else kind
-            known = ", ".join(inner.__struct_fields__)
-            raise InvalidBody(f"{name!r}: unknown field; known here: {known}", field=name) from None
-        # msgspec says what was expected, then where: "Expected `int`, got `str` - at `$.a`".
-        said, _, where = str(error).partition(" - at ")
-        field = where.strip("`").removeprefix("$.")
-        if said.startswith("Invalid enum value"):
-            said = f"expected put or delete, got {said.removeprefix('Invalid enum value ')}"
-        if missing := _MISSING.fullmatch(said):
-            field, said = f"{field}.{missing[1]}".removeprefix("."), "required, but missing"
-        raise InvalidBody(f"{field or 'the body'}: {said}", field=field or "$") from None
-
-
-def decode_value(body: bytes) -> str:
-    """The value in a `PUT` body, encoded. Raises MalformedJson or InvalidBody."""
-    found = jsonvalue.plain_field(body)
-    if found is not None and found[0] == "value":
-        return found[1]
-    return jsonvalue.encode(decode_body(body, PutBody).value, "value")
-
-
 def decode_replicate(body: bytes) -> Batch | Record:
     """A `/replicate` body: a leader's batch, or in the plain form one record."""
     head, found, rest = body.partition(_RECORDS)
@@ -328,8 +218,8 @@ def _decode_head(body: bytes) -> Batch:
 def _decode_replicate(body: bytes) -> Batch | Record:
     decoded = jsonvalue.decode(body)
     if isinstance(decoded, dict) and "records" not in decoded and "timestamp" in decoded:
-        return _plain_record(_convert(decoded, PlainBody))
-    batch = _convert(decoded, BatchBody)
+        return _plain_record(convert(decoded, PlainBody))
+    batch = convert(decoded, BatchBody)
     epoch = decode_epoch(batch.epoch)
     entries = [
         _decode_entry(entry, f"records[{index}]") for index, entry in enumerate(batch.records)

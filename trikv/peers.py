@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from trikv.bodies import S, decode_body
 from trikv.configuration import KEY, Configuration, decode
 from trikv.errors import BadRequest, PeerFailed, Superseded
 from trikv.messages import (
@@ -19,8 +20,6 @@ from trikv.messages import (
     PromiseBody,
     RecordsAnswer,
     ReplicaAnswer,
-    S,
-    decode_body,
     decode_record,
 )
 from trikv.state import NodeState

@@ -32,7 +32,7 @@ from tests.unit import fuzzing as fuzz
 from tests.unit.fuzzing import bodies_like, examples, odd_texts, shaped
 from tests.unit.strategies import close_versions
 from tests.unit.strategies import entries as any_entries
-from trikv import configuration, glance, jsonvalue, messages
+from trikv import bodies, configuration, glance, jsonvalue, messages
 from trikv.config import SETTINGS, base_url, read_config
 from trikv.database import FILE_NAME, LOCK_NAME
 from trikv.errors import (
@@ -67,7 +67,7 @@ from trikv.web.exchange import Request, boolean, key_of, parameters, query_of, v
 from trikv.web.kv import precondition_of
 
 CLIENT_BODIES = [
-    kind for kind in messages._ClientBody.__subclasses__() if kind is not messages.OperationBody
+    kind for kind in bodies._ClientBody.__subclasses__() if kind is not bodies.OperationBody
 ]
 #: What each field of a client's body holds when it is right.
 FIELDS = {
@@ -104,7 +104,7 @@ def check_record(found: Record) -> None:
     """A record that may be stored and sent on: its way out and in again changes nothing."""
     assert 1 <= len(found.key.encode()) <= messages.MAX_KEY_BYTES
     check_version(found.version)
-    sent = messages.decode_body(messages.encode_record(found).encode(), messages.WireRecord)
+    sent = bodies.decode_body(messages.encode_record(found).encode(), messages.WireRecord)
     assert messages.decode_record(sent, "record") == found
 
 
@@ -139,7 +139,7 @@ def test_a_clients_body_has_its_types_or_is_refused(
     fields = {name: FIELDS[name] for name in kind.__struct_fields__}
     body = data.draw(bodies_like(shaped(fields)))
     try:
-        found = messages.decode_body(body, kind)
+        found = bodies.decode_body(body, kind)
     except MalformedJson:
         return
     except InvalidBody as error:
@@ -273,7 +273,7 @@ def test_versions_and_epochs_have_one_text_form(text: str) -> None:
 @given(bodies_like(fuzz.configuration_record))
 def test_a_configuration_is_one_that_can_be_or_refused(body: bytes) -> None:
     try:
-        sent = messages.decode_body(body, messages.WireRecord)
+        sent = bodies.decode_body(body, messages.WireRecord)
         found = configuration.decode(messages.decode_record(sent, "record").value)
     except (BadRequest, ValueError):
         return

@@ -22,6 +22,7 @@ from tests.unit.strategies import (
     versions,
 )
 from trikv import jsonvalue
+from trikv.bodies import LagBody, PutBody, QuorumBody, decode_body
 from trikv.errors import InvalidBody, InvalidKey
 from trikv.messages import (
     LARGEST_VALUE_BYTES,
@@ -29,15 +30,11 @@ from trikv.messages import (
     MAX_KEY_BYTES,
     MAX_REPLICATE_BODY_BYTES,
     Batch,
-    LagBody,
     LeaderName,
-    PutBody,
-    QuorumBody,
     RecordsAnswer,
     ReplicaAnswer,
     check_key,
     check_key_bytes,
-    decode_body,
     decode_record,
     decode_replicate,
     encode_batch,

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from tests.answers import check_answer
 from tests.support import call, open_cluster, read_body
 from tests.unit.test_docs import API, NEVER_ANSWERED, errors, text_of
-from trikv import messages
+from trikv import bodies, messages
 from trikv.web.described import DESCRIBED
 from trikv.web.exchange import Answer, answer
 from trikv.web.openapi import document, encoded, refusals
@@ -52,17 +52,17 @@ async def test_every_parameter_of_the_query_is_described(
 
 
 def test_every_body_is_the_type_that_decodes_it() -> None:
-    bodies = {kind for described in DESCRIBED.values() for kind in described.takes}
-    assert bodies == {
-        messages.PutBody,
-        messages.OperationsBody,
+    taken = {kind for described in DESCRIBED.values() for kind in described.takes}
+    assert taken == {
+        bodies.PutBody,
+        bodies.OperationsBody,
         messages.BatchBody,
-        messages.PlainBody,
+        bodies.PlainBody,
         messages.PromiseBody,
-        messages.QuorumBody,
-        messages.LagBody,
-        messages.PartitionBody,
-        messages.AdmitBody,
+        bodies.QuorumBody,
+        bodies.LagBody,
+        bodies.PartitionBody,
+        bodies.AdmitBody,
     }
     for (method, _), described in DESCRIBED.items():
         assert not described.takes or method in ("PUT", "POST")

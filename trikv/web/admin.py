@@ -8,18 +8,12 @@ from typing import Any
 import trio
 
 from trikv import __version__, jsonvalue, logs
+from trikv.bodies import AdmitBody, LagBody, PartitionBody, QuorumBody, decode_body
 from trikv.errors import InvalidBody, StorageFailed
 from trikv.lag import LagRange, SimulatedLag, lag_problem
 from trikv.leader import Leader
 from trikv.link import Link
-from trikv.messages import (
-    AdmitBody,
-    LagBody,
-    PartitionBody,
-    QuorumBody,
-    decode_body,
-    encode_map,
-)
+from trikv.messages import encode_map
 from trikv.node import Node
 from trikv.parity import SHOWN_KEYS, Replica, compare
 from trikv.quorum import write_quorum_problem

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from trikv import errors, messages
+from trikv import bodies, errors, messages
 from trikv.errors import TrikvError
 from trikv.messages import MAX_BATCH_OPERATIONS
 from trikv.node import SCAN_RECORDS
@@ -106,7 +106,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         _json("Written"),
         "Keys",
         (_TRACE, _IF_MATCH, _IF_NONE_MATCH),
-        (messages.PutBody,),
+        (bodies.PutBody,),
         (*_BODY, *_WRITE),
         headers=("ETag", "Server-Timing"),
         example='-d \'{"value": "hello"}\'',
@@ -169,7 +169,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         _json("BatchWritten"),
         "Keys",
         (_TRACE,),
-        (messages.OperationsBody,),
+        (bodies.OperationsBody,),
         (*_BODY, *_WRITE),
         headers=("ETag", "Server-Timing"),
         example='-d \'{"operations": [{"op": "put", "key": "a", "value": 1}]}\'',
@@ -195,7 +195,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "Take records from the leader; answered once they are on disk",
         {JSON: {"anyOf": [ref("ReplicateAnswer"), ref("PlainReplicated")]}},
         "Between nodes",
-        takes=(messages.BatchBody, messages.PlainBody),
+        takes=(messages.BatchBody, bodies.PlainBody),
         refuses=(
             *_BODY,
             errors.InvalidKey,
@@ -259,7 +259,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "Change the write quorum",
         _json("QuorumChanged"),
         "For operators and teachers",
-        takes=(messages.QuorumBody,),
+        takes=(bodies.QuorumBody,),
         refuses=(
             *_BODY,
             *_LEADER,
@@ -280,7 +280,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "Change the simulated lag, of all followers or of one",
         _json("Lag"),
         "For operators and teachers",
-        takes=(messages.LagBody,),
+        takes=(bodies.LagBody,),
         refuses=(*_BODY, *_LEADER),
         example='-d \'{"min_delay_ms": 0, "max_delay_ms": 200}\'',
     ),
@@ -288,7 +288,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "Cut the wire to a follower, or heal it",
         _json("Partition"),
         "For operators and teachers",
-        takes=(messages.PartitionBody,),
+        takes=(bodies.PartitionBody,),
         refuses=(*_BODY, *_LEADER),
         example='-d \'{"follower": "follower1", "cut": true}\'',
     ),
@@ -296,7 +296,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "Bring in a new node that waits for others",
         _json("Admitted"),
         "For operators and teachers",
-        takes=(messages.AdmitBody,),
+        takes=(bodies.AdmitBody,),
         refuses=(*_BODY, *_LEADER),
         example='-d \'{"follower": "follower1"}\'',
     ),

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from trikv import glance, jsonvalue
+from trikv.bodies import OperationBody, OperationsBody, decode_body, decode_value
 from trikv.delivery import Write
 from trikv.errors import InvalidBody, InvalidParameter, NotFound, TooLarge
 from trikv.jsonvalue import size_of
@@ -18,11 +19,7 @@ from trikv.messages import (
     MAX_BATCH_BYTES,
     MAX_BATCH_OPERATIONS,
     MAX_KEY_BYTES,
-    OperationBody,
-    OperationsBody,
     check_key,
-    decode_body,
-    decode_value,
     encode_map,
 )
 from trikv.node import SCAN_BYTES, Node

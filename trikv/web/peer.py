@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trikv.bodies import decode_body
 from trikv.configuration import KEY
 from trikv.errors import InvalidBody
 from trikv.follower import check_promised
@@ -10,7 +11,6 @@ from trikv.messages import (
     PromiseBody,
     ReplicaAnswer,
     ReplicateAnswer,
-    decode_body,
     decode_epoch,
     decode_replicate,
     encode_records_page,
