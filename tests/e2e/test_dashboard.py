@@ -324,7 +324,7 @@ def test_a_followers_page(page: Page, nodes: Nodes) -> None:
 
 
 def test_a_read_waits_for_the_version_that_it_asks_for(page: Page, nodes: Nodes) -> None:
-    set_lag(nodes, 800, 800)
+    set_lag(nodes, 3000, 3000)
     nodes.leader.ask("POST", "/admin/quorum", {"write_quorum": 0})
     page.open(nodes.followers[0].url)
     version = nodes.leader.put("late", "new").json()["version"]
