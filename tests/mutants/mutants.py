@@ -256,6 +256,7 @@ _ALL = (
         "trikv.leadership",
         "        await self.leader.spread(make)\n",
         "        await self.leader.committer.commit(lambda store: store.merge(entries_of(strays)))\n",
+        also=(("Record, Version, wins\n", "Record, Version, entries_of, wins\n"),),
     ),
     Mutant(
         "strays left alone",
