@@ -47,14 +47,17 @@ Change = Callable[[Store], T]
 #: Changes in one transaction. Beyond a few hundred an fsync is paid off already.
 MAX_GROUP = 512
 
-#: A disk that a commit waits for no longer is quick: a thread would cost a good part of it.
+#: A disk that commits wait for no longer, in the mean, is quick: a thread would cost a good part of it.
 QUICK_S = 0.003
 
-#: A commit that takes longer in all belongs in a thread, whatever takes its time.
+#: Commits that take longer in all belong in a thread, whatever takes their time.
 LONG_S = 0.010
 
-#: So many quick commits in a row, and the next need no thread.
-TRUSTED = 20
+#: How much of these means the last commit makes up: one that took ten times as long is enough.
+LAST_SHARE = 0.1
+
+#: What a disk is taken for that has done nothing yet: after some twenty quick commits it is trusted.
+UNKNOWN_S = 0.030
 
 
 class RunBlocking(Protocol):
@@ -77,9 +80,11 @@ async def run_inline(work: Callable[[], T]) -> T:
 class DiskWatch:
     """What a disk did of late, which is what is known of it.
 
-    A slow one must not hold up everything else that the node does. After one commit that was slow the
-    next belong in a thread, until so many in a row were quick. So a disk that fails holds the node up
-    once. What a commit computes is not the disk's doing, and counts only where it is long.
+    A slow one must not hold up everything else that the node does: where commits wait long for it in
+    the mean, the next belong in a thread. One that stalls holds the node up once, and is distrusted for
+    the longer the longer that took. A commit that was a little slow says nothing: where more processes
+    run than the machine has cores, it may have waited for one of these. What a commit computes is not
+    the disk's doing, and counts only where it is long.
     """
 
     def __init__(
@@ -89,12 +94,12 @@ class DiskWatch:
     ) -> None:
         self._clock_s = clock_s
         self._computed_s = computed_s
-        self._in_a_row = 0
+        self._waited_s = self._took_s = UNKNOWN_S  # in the mean
 
     @property
     def quick(self) -> bool:
         """Whether the next commit needs no thread."""
-        return self._in_a_row >= TRUSTED
+        return self._waited_s <= QUICK_S and self._took_s <= LONG_S
 
     def timed(self, work: Callable[[], T]) -> T:
         """Do it, and learn from how long it took."""
@@ -104,8 +109,8 @@ class DiskWatch:
         finally:
             took_s = self._clock_s() - began_s
             waited_s = took_s - (self._computed_s() - computed_s)
-            quick = waited_s <= QUICK_S and took_s <= LONG_S
-            self._in_a_row = self._in_a_row + 1 if quick else 0
+            self._took_s += LAST_SHARE * (took_s - self._took_s)
+            self._waited_s += LAST_SHARE * (waited_s - self._waited_s)
 
 
 #: Hears what became of a change: its result, or why it is not committed.

@@ -23,7 +23,6 @@ from trikv.committer import (
     LONG_S,
     MAX_GROUP,
     QUICK_S,
-    TRUSTED,
     Change,
     Committer,
     DiskWatch,
@@ -36,6 +35,9 @@ from trikv.store import Store
 from trikv.version import Entry, Epoch, Record, Version
 
 T = TypeVar("T")
+
+#: Commits that wait for nothing, until a disk is trusted: 0.9 ** 22 is below a tenth.
+TRUSTED = 22
 
 
 class HeldDisk:
@@ -390,29 +392,68 @@ class Clock:
         return threading.get_ident()
 
 
-def test_a_disk_is_quick_once_it_was_for_long_and_until_it_is_slow_once() -> None:
-    clock = Clock()
-    disk = DiskWatch(clock, clock.computed)
+class WatchedDisk:
+    """A DiskWatch, and commits that take as long as a test says."""
 
-    def was_quick(took_s: float, times: int) -> list[bool]:
-        clock.took_s = took_s
-        return [disk.quick for _ in range(times) if disk.timed(clock.work)]
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.watch = DiskWatch(self.clock, self.clock.computed)
 
-    assert was_quick(QUICK_S / 2, TRUSTED + 2) == [False] * (TRUSTED - 1) + [True] * 3
-    assert was_quick(2 * QUICK_S, 1) == [False]
-    assert was_quick(0.0, TRUSTED) == [False] * (TRUSTED - 1) + [True]
+    def commit(self, waits_s: float, computes_s: float = 0.0, times: int = 1) -> None:
+        self.clock.took_s, self.clock.computes_s = waits_s + computes_s, computes_s
+        for _ in range(times):
+            self.watch.timed(self.clock.work)
+
+    def until_quick(self, waits_s: float = 0.0) -> int:
+        """How many commits it takes until the next would need no thread."""
+        for number in range(1000):
+            if self.watch.quick:
+                return number
+            self.commit(waits_s)
+        raise AssertionError("it is never trusted")
 
 
-def test_what_a_commit_computes_is_not_the_disks_doing_unless_it_is_long() -> None:
-    clock = Clock()
-    disk = DiskWatch(clock, clock.computed)
-    clock.took_s, clock.computes_s = 2 * QUICK_S, 1.5 * QUICK_S
-    for _ in range(TRUSTED):
-        disk.timed(clock.work)
-    assert disk.quick
-    clock.took_s = clock.computes_s = 1.5 * LONG_S
-    disk.timed(clock.work)
-    assert not disk.quick
+def test_a_disk_is_trusted_after_some_quick_commits_and_not_before() -> None:
+    assert WatchedDisk().until_quick() == TRUSTED
+    assert WatchedDisk().until_quick(QUICK_S / 2) > TRUSTED
+
+
+def test_a_disk_that_is_slow_in_the_mean_is_not_trusted() -> None:
+    disk = WatchedDisk()
+    disk.until_quick()
+    disk.commit(1.5 * QUICK_S, times=100)
+    assert not disk.watch.quick
+    disk.commit(0.0)
+    assert not disk.watch.quick
+
+
+def test_commits_that_are_a_little_slow_now_and_then_say_nothing_of_the_disk() -> None:
+    disk = WatchedDisk()
+    disk.until_quick()
+    for _ in range(100):
+        disk.commit(QUICK_S / 4, times=19)
+        disk.commit(3 * QUICK_S)
+        assert disk.watch.quick
+
+
+def test_a_disk_that_stalls_is_distrusted_at_once_and_for_the_longer_the_longer_it_did() -> None:
+    distrusted: list[int] = []
+    for stalled in (15, 150, 1500):
+        disk = WatchedDisk()
+        disk.until_quick()
+        disk.commit(0.0, times=100)
+        disk.commit(stalled * QUICK_S)
+        distrusted.append(disk.until_quick())
+    assert 0 < distrusted[0] < distrusted[1] < distrusted[2] < 100
+
+
+def test_what_commits_compute_is_not_the_disks_doing_unless_it_is_long() -> None:
+    disk = WatchedDisk()
+    disk.until_quick()
+    disk.commit(QUICK_S / 2, 2 * QUICK_S, times=100)
+    assert disk.watch.quick
+    disk.commit(0.0, 1.5 * LONG_S, times=100)
+    assert not disk.watch.quick
 
 
 def test_a_disk_that_refuses_quickly_is_quick_and_its_error_is_passed_on() -> None:
@@ -438,7 +479,7 @@ async def test_commits_run_by_what_runs_blocking_work_until_the_disk_is_quick(
         for number in range(TRUSTED + 5):
             await committer.commit(put(f"{number}"))
         assert (held.finished, store.commits) == (TRUSTED, TRUSTED + 5)
-        clock.took_s = 2 * QUICK_S
+        clock.took_s = 15 * QUICK_S
         disk.timed(clock.work)
         await committer.commit(put("slow"))
         assert (held.finished, store.commits) == (TRUSTED + 1, TRUSTED + 6)
