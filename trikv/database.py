@@ -31,7 +31,7 @@ Durability = Literal["fsync", "os"]
 FILE_NAME = "trikv.sqlite3"
 LOCK_NAME = "lock"  # a database too, and empty: SQLite's locks work alike on every system
 APPLICATION_ID = 0x74726B76  # "trkv": tells our files from other programs'
-FORMAT = 1
+FORMAT = 2
 
 #: Pages in the write-ahead log that make a checkpoint due: what is written often is written back once.
 CHECKPOINT_PAGES = 4_000

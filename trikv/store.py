@@ -12,7 +12,7 @@ Rules
   (which is many short pages) never holds back SQLite's checkpoints.
 
 How it works. Records lie in key order (`WITHOUT ROWID`); an index holds them in version order, which
-makes the map its own compacted replication log.
+makes the map its own compacted replication log. Of a record's epoch they hold the rank (see `ranks`).
 
 What it does not know: how the file is opened and its log kept (see `database`), threads, trio, who
 leads.
@@ -29,6 +29,8 @@ from typing import Any
 from trikv.database import FILE_NAME, PAGE_BYTES, Database, Durability
 from trikv.errors import SettingError, StorageFailed
 from trikv.messages import MAX_KEY_BYTES
+from trikv.ranks import RANKED, Ranks, at
+from trikv.ranks import SCHEMA as RANKS_SCHEMA
 from trikv.state import NodeState, state_of
 from trikv.version import NO_VERSION, Entry, Epoch, Record, Version
 
@@ -36,15 +38,15 @@ from trikv.version import NO_VERSION, Entry, Epoch, Record, Version
 _PURGED = "purged"
 
 _SCHEMA = f"""
+{RANKS_SCHEMA}
 CREATE TABLE records (
     key TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL,  -- encoded JSON; empty for a tombstone
-    epoch INTEGER NOT NULL,
-    instance TEXT NOT NULL,
+    epoch INTEGER NOT NULL,  -- its rank
     timestamp_us INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX records_by_version ON records (epoch, instance, timestamp_us);
-CREATE INDEX tombstones ON records (epoch, instance, timestamp_us) WHERE value = '';
+CREATE INDEX records_by_version ON records (epoch, timestamp_us);
+CREATE INDEX tombstones ON records (epoch, timestamp_us) WHERE value = '';
 CREATE TABLE facts (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO facts VALUES ('{_PURGED}', '{NO_VERSION}');
 """
@@ -53,24 +55,33 @@ _SET_FACT = (
     "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
 
-_COLUMNS = "key, value, epoch, instance, timestamp_us"
 
-_UPSERT = """
-INSERT INTO {table} ({columns}) {source}
-ON CONFLICT (key) DO UPDATE SET
-    value = excluded.value,
-    epoch = excluded.epoch,
-    instance = excluded.instance,
-    timestamp_us = excluded.timestamp_us
-WHERE (excluded.epoch, excluded.instance, excluded.timestamp_us, excluded.value)
-    > ({table}.epoch, {table}.instance, {table}.timestamp_us, {table}.value)
-"""
-_VALUES = "VALUES (?, ?, ?, ?, ?)"
-_MERGE = _UPSERT.format(table="records", columns=_COLUMNS, source=_VALUES)
-_STAGE = _UPSERT.format(table="staged", columns=_COLUMNS, source=_VALUES)
-_MERGE_STAGED = _UPSERT.format(  # WHERE: else SQLite takes ON CONFLICT for that of a join
-    table="records", columns=_COLUMNS, source=f"SELECT {_COLUMNS} FROM temp.staged WHERE true"
+def _upsert(table: str, version: Sequence[str], source: str) -> str:
+    """The merge rule, for a table that has a version in these columns, in the order of what it is."""
+    compared = (*version, "value")
+    new = ", ".join(f"excluded.{column}" for column in compared)
+    old = ", ".join(f"{table}.{column}" for column in compared)
+    return (
+        f"INSERT INTO {table} (key, value, {', '.join(version)}) {source} ON CONFLICT (key) DO UPDATE"
+        f" SET {', '.join(f'{column} = excluded.{column}' for column in compared)}"
+        f" WHERE ({new}) > ({old})"
+    )
+
+
+_RANKED_VERSION = "epoch", "timestamp_us"
+_SPELT_VERSION = "number", "instance", "timestamp_us"
+
+_MERGE = _upsert("records", _RANKED_VERSION, "VALUES (?, ?, ?, ?)")
+_STAGE = _upsert("staged", _SPELT_VERSION, "VALUES (?, ?, ?, ?, ?)")
+_MERGE_STAGED = _upsert(  # WHERE: else SQLite takes ON CONFLICT for that of a join
+    "records",
+    _RANKED_VERSION,
+    "SELECT key, value, rank, timestamp_us FROM temp.staged JOIN epochs USING (number, instance)"
+    " WHERE true",
 )
+
+_COLUMNS = "key, value, number, instance, timestamp_us"
+_SELECT = f"SELECT {_COLUMNS} FROM {RANKED}"
 
 #: Keys from here on are not reserved (see `messages.RESERVED_PREFIX`).
 _FIRST_KEY = "\1"
@@ -92,6 +103,7 @@ class Store:
         """Tombstones above this version are not purged, for those who still have to read them."""
         self.database = database = Database(path, durability, _SCHEMA)
         self._writer, self._reader, self._pager = database.writer, database.reader, database.pager
+        self._ranks = Ranks(self._writer)
         try:
             self.state = self._read_state()
         except BaseException:
@@ -123,10 +135,8 @@ class Store:
         if not all(isinstance(cell, str) for row in facts for cell in row):
             raise sqlite3.DatabaseError("what it says of the node is no text")
         known = dict(facts)
-        state = state_of(known)
-        # One that was written before this was noted may have purged all that it was allowed to.
-        self.purged = Version.parse(known[_PURGED]) if _PURGED in known else state.floor
-        return state
+        self.purged = Version.parse(known.get(_PURGED, ""))
+        return state_of(known)
 
     def close(self) -> None:
         self.database.close()
@@ -144,15 +154,17 @@ class Store:
             self.database.committed()
         except BaseException:
             self.state, self.purged = before
+            self._ranks.forget()
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
 
-    def merge(self, entries: Iterable[Entry]) -> None:
+    def merge(self, entries: Sequence[Entry]) -> None:
         """Merge what was written into the map: each record stays only if it wins over what is there."""
+        ranks = self._ranks.of({entry.version.epoch for entry in entries})
         rows = [
-            (key, value, number, instance, timestamp_us)
-            for ((number, instance), timestamp_us), pairs in entries
+            (key, value, ranks[epoch], timestamp_us)
+            for (epoch, timestamp_us), pairs in entries
             for key, value in pairs
         ]
         self._writer.executemany(_MERGE, rows)
@@ -179,9 +191,8 @@ class Store:
         floor, kept = self.state.floor, self.kept
         bound = floor if kept is None else min(floor, kept)
         victims = self._writer.execute(
-            f"SELECT {_COLUMNS} FROM records"
-            " WHERE value = '' AND (epoch, instance, timestamp_us) <= (?, ?, ?)"
-            " ORDER BY epoch, instance, timestamp_us LIMIT ?",
+            f"{_SELECT} WHERE value = '' AND (epoch, timestamp_us) <= {at(1)}"
+            " ORDER BY epoch, timestamp_us LIMIT ?4",
             (*_version_row(bound), limit),
         ).fetchall()
         if victims:
@@ -205,7 +216,7 @@ class Store:
         self.end_staging()
         self._writer.execute(
             "CREATE TEMP TABLE staged (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL,"
-            " epoch INTEGER NOT NULL, instance TEXT NOT NULL, timestamp_us INTEGER NOT NULL)"
+            " number INTEGER NOT NULL, instance TEXT NOT NULL, timestamp_us INTEGER NOT NULL)"
             " WITHOUT ROWID"
         )
 
@@ -217,14 +228,16 @@ class Store:
         """What the map holds beyond it, each with what the other has of that key."""
         columns = ", ".join(f"{table}.{c}" for table in "rs" for c in _COLUMNS.split(", "))
         rows = self._writer.execute(
-            f"SELECT {columns} FROM records r LEFT JOIN temp.staged s ON s.key = r.key"
-            " WHERE (s.key IS NULL AND r.value <> '') OR (r.epoch, r.instance, r.timestamp_us, r.value)"
-            " > (s.epoch, s.instance, s.timestamp_us, s.value)"
+            f"SELECT {columns} FROM ({_SELECT}) r LEFT JOIN temp.staged s ON s.key = r.key"
+            " WHERE (s.key IS NULL AND r.value <> '') OR (r.number, r.instance, r.timestamp_us, r.value)"
+            " > (s.number, s.instance, s.timestamp_us, s.value)"
         )
         return [(_record(row[:5]), None if row[5] is None else _record(row[5:])) for row in rows]
 
     def merge_staged(self) -> None:
         """Merge it all into the map."""
+        epochs = self._writer.execute("SELECT DISTINCT number, instance FROM temp.staged")
+        self._ranks.of({Epoch(*epoch) for epoch in epochs})
         self._writer.execute(_MERGE_STAGED)
 
     def end_staging(self) -> None:
@@ -256,7 +269,7 @@ class Store:
         """How many records have greater versions, counted up to `limit`."""
         query = (
             "SELECT count(*) FROM (SELECT 1 FROM records"
-            " WHERE (epoch, instance, timestamp_us) > (?, ?, ?) LIMIT ?)"
+            f" WHERE (epoch, timestamp_us) > {at(1)} LIMIT ?4)"
         )
         with _reading():
             rows = self._pager.execute(query, (*_version_row(after), limit)).fetchall()
@@ -280,7 +293,7 @@ class Store:
 
         Reserved keys are left out. With a `prefix`, only keys that begin with it.
         """
-        query = f"SELECT {_COLUMNS} FROM records WHERE key > ? AND key >= ?"
+        query = f"{_SELECT} WHERE key > ? AND key >= ?"
         bound: list[str | int] = [after, max(_FIRST_KEY, prefix)]
         if prefix:
             query += " AND key <= ?"
@@ -299,12 +312,12 @@ class Store:
         """
         bound = _version_row(after) if after is not None else (-1, "", 0)
         query = (
-            f"SELECT {_COLUMNS} FROM records WHERE (epoch, instance, timestamp_us) > (?, ?, ?)"
-            " ORDER BY epoch, instance, timestamp_us, key LIMIT ?"
+            f"{_SELECT} WHERE (epoch, timestamp_us) > {at(1)}"
+            " ORDER BY epoch, timestamp_us, key LIMIT ?4"
         )
         with _reading():
             page = _bounded(self._pager.execute(query, (*bound, limit)), max_bytes)
-            return self._whole_write(page, "> ?")
+            return self._whole_write(page, "> ?4")
 
     def page_back(
         self, after: Version, before: Version | None, limit: int, max_bytes: int
@@ -312,20 +325,16 @@ class Store:
         """The same from the newest on, or from below `before`, down to above `after`."""
         bound = _version_row(before) if before is not None else _ABOVE_ALL
         query = (
-            f"SELECT {_COLUMNS} FROM records WHERE (epoch, instance, timestamp_us) < (?, ?, ?)"
-            " AND (epoch, instance, timestamp_us) > (?, ?, ?)"
-            " ORDER BY epoch DESC, instance DESC, timestamp_us DESC, key DESC LIMIT ?"
+            f"{_SELECT} WHERE (epoch, timestamp_us) < {at(1)} AND (epoch, timestamp_us) > {at(4)}"
+            " ORDER BY epoch DESC, timestamp_us DESC, key DESC LIMIT ?7"
         )
         with _reading():
             rows = self._pager.execute(query, (*bound, *_version_row(after), limit))
-            return self._whole_write(_bounded(rows, max_bytes), "< ?")
+            return self._whole_write(_bounded(rows, max_bytes), "< ?4")
 
     def _whole_write(self, page: list[Record], beyond: str) -> list[Record]:
         """The page, and what is missing of its last write."""
-        rest = (
-            f"SELECT {_COLUMNS} FROM records WHERE (epoch, instance, timestamp_us) = (?, ?, ?)"
-            f" AND key {beyond} ORDER BY key"
-        )
+        rest = f"{_SELECT} WHERE (epoch, timestamp_us) = {at(1)} AND key {beyond} ORDER BY key"
         if page:
             last = page[-1]
             rows = self._pager.execute(rest, (*_version_row(last.version), last.key)).fetchall()
@@ -334,15 +343,13 @@ class Store:
 
 
 def _get(connection: sqlite3.Connection, key: str) -> Record | None:
-    query = f"SELECT {_COLUMNS} FROM records WHERE key = ?"
-    rows = connection.execute(query, (key,)).fetchall()
+    rows = connection.execute(f"{_SELECT} WHERE key = ?", (key,)).fetchall()
     return _record(rows[0]) if rows else None
 
 
 def _greatest(connection: sqlite3.Connection) -> Version | None:
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM records"
-        " ORDER BY epoch DESC, instance DESC, timestamp_us DESC LIMIT 1"
+        f"{_SELECT} ORDER BY epoch DESC, timestamp_us DESC LIMIT 1"
     ).fetchall()
     return _record(rows[0]).version if rows else None
 

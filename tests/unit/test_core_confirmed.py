@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +16,6 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.simulation.fleet import open_fleet
 from tests.support import open_cluster, open_follower, put, until
 from trikv.committer import Committer, run_inline
-from trikv.database import FILE_NAME
 from trikv.follower import Follower
 from trikv.leader import Leader
 from trikv.messages import Batch, LeaderName, decode_replicate, encode_batch
@@ -248,18 +246,6 @@ def test_what_is_kept_for_readers_is_purged_later() -> None:
         assert store.purged == at(2)
         store.kept = None
         assert purge(store) == 3
-
-
-def test_a_database_from_before_purges_were_noted_may_have_purged_up_to_its_floor(
-    tmp_path: Path,
-) -> None:
-    with closing(Store.open(tmp_path)) as store:
-        tombstones(store, 5)
-    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
-        other.execute("DELETE FROM facts WHERE name = 'purged'")
-        other.commit()
-    with closing(Store.open(tmp_path)) as store:
-        assert store.purged == at(5)
 
 
 def test_the_newest_version_is_told_to_scans(tmp_path: Path) -> None:

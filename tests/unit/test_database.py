@@ -99,6 +99,14 @@ def _facts_that_contradict_each_other(directory: Path) -> Path:
     return directory
 
 
+def _a_fact_that_is_missing(directory: Path) -> Path:
+    Store.open(directory).close()
+    with closing(sqlite3.connect(directory / FILE_NAME)) as other:
+        other.execute("DELETE FROM facts WHERE name = 'purged'")
+        other.commit()
+    return directory
+
+
 def _garbage_for_a_lock(directory: Path) -> Path:
     (directory / LOCK_NAME).write_bytes(b"this is not a database" * 1000)
     return directory
@@ -129,6 +137,7 @@ def _a_later_format(directory: Path) -> Path:
         _a_bit_flipped_in_the_schema,
         _facts_that_are_no_text,
         _facts_that_contradict_each_other,
+        _a_fact_that_is_missing,
         _garbage_for_a_lock,
         _another_programs,
         _a_later_format,

@@ -1,0 +1,116 @@
+"""The order of epochs in a database: each is one integer there, its *rank*.
+
+An epoch is a number and a text. Spelt out in each record, and in each entry of the index by version, it
+would be compared and written with every one of them; but in a cluster's life there are few.
+
+Rules
+- Of two epochs the greater has the greater rank, at every commit.
+- Whoever reads resolves ranks in the statement that reads the records (`RANKED`, `at`), so in the same
+  state of the database, whatever is committed meanwhile. Only the writer keeps them in mind.
+- An epoch gets its rank in the transaction that first brings a record of it, and has one ever after.
+
+How it works. Each epoch number has `ROOM` ranks of its own. The first epoch of a number gets the middle
+one; as a rule it is the only one, as leaderships share a number only where one began without knowing of
+the other. A further one gets the middle between its neighbours. Where there is none left, the epochs of
+that number get new ranks, far apart, and so do their records.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Set
+
+from trikv.version import MAX_TIMESTAMP_US, Epoch
+
+#: Ranks for the epochs of one number.
+ROOM = 2**32
+
+#: A lowest row, of no epoch, so that below each epoch there is one.
+SCHEMA = """
+CREATE TABLE epochs (
+    rank INTEGER PRIMARY KEY,
+    number INTEGER NOT NULL,
+    instance TEXT NOT NULL,
+    UNIQUE (number, instance)
+) STRICT;
+INSERT INTO epochs VALUES (-1, -1, '');
+"""
+
+#: What records are read from: with the number and the instance of their epochs.
+RANKED = "records CROSS JOIN epochs ON rank = epoch"  # CROSS: SQLite reads the records first
+
+
+def at(first: int) -> str:
+    """A version as `(epoch, timestamp_us)` of records, from parameters `?first` and the next two.
+
+    The version of an epoch that no record is of is right behind the last of the epoch below.
+    """
+    number, instance, timestamp_us = (f"?{first + i}" for i in range(3))
+    return (
+        f"(SELECT rank, iif(number = {number} AND instance = {instance},"
+        f" {timestamp_us}, {MAX_TIMESTAMP_US + 1})"
+        f" FROM epochs WHERE (number, instance) <= ({number}, {instance})"
+        " ORDER BY number DESC, instance DESC LIMIT 1)"
+    )
+
+
+class Ranks:
+    """The ranks as the writer's transaction sees them. Each method raises sqlite3.Error."""
+
+    def __init__(self, writer: sqlite3.Connection) -> None:
+        self._writer = writer
+        self._known: dict[Epoch, int] = {}
+
+    def forget(self) -> None:
+        """A transaction was rolled back, and with it perhaps a rank."""
+        self._known = {}
+
+    def of(self, epochs: Set[Epoch]) -> Mapping[Epoch, int]:
+        """The ranks of these epochs, and maybe of others. Those that have none get one.
+
+        Whatever ranks were before: one that is new may move others.
+        """
+        if not epochs <= self._known.keys():
+            self._read()
+            for epoch in sorted(epochs - self._known.keys()):
+                self._add(epoch)
+        return self._known
+
+    def _read(self) -> None:
+        rows = self._writer.execute("SELECT number, instance, rank FROM epochs WHERE rank >= 0")
+        self._known = {Epoch(number, instance): rank for number, instance, rank in rows}
+
+    def _add(self, epoch: Epoch) -> None:
+        rank = self._between(epoch)
+        if rank is None:
+            self._spread(epoch.number)
+            rank = self._between(epoch)
+            assert rank is not None, f"there are {ROOM // 2} epochs of one number"
+        self._writer.execute("INSERT INTO epochs VALUES (?, ?, ?)", (rank, *epoch))
+        self._read()
+
+    def _between(self, epoch: Epoch) -> int | None:
+        """The middle between the ranks of its neighbours; None if there is none."""
+        start = epoch.number * ROOM
+        ranks = [(other, rank) for other, rank in self._known.items() if other[0] == epoch.number]
+        below = max((rank for other, rank in ranks if other < epoch), default=start - 1)
+        above = min((rank for other, rank in ranks if other > epoch), default=start + ROOM)
+        return (below + above) // 2 if above - below > 1 else None
+
+    def _spread(self, number: int) -> None:
+        """Give the epochs of a number ranks far apart, and their records with them."""
+        old = sorted(pair for pair in self._known.items() if pair[0].number == number)
+        step = ROOM // (len(old) + 1)
+        new = [(number * ROOM + (i + 1) * step, *epoch) for i, (epoch, _) in enumerate(old)]
+        self._writer.execute("DELETE FROM epochs WHERE number = ?", (number,))
+        self._writer.executemany("INSERT INTO epochs VALUES (?, ?, ?)", new)
+        # All in one statement, as one epoch's new rank may be another's old one.
+        self._writer.execute(
+            "WITH moved (old, new) AS MATERIALIZED"
+            " (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
+            " UPDATE records SET epoch = (SELECT new FROM moved WHERE old = epoch)"
+            " WHERE epoch IN (SELECT old FROM moved)",
+            (json.dumps([(before[1], after[0]) for before, after in zip(old, new, strict=True)]),),
+        )
+        self._read()
