@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-import sqlite3
 import statistics
 import subprocess
 import tempfile
@@ -13,6 +12,8 @@ import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import apsw
 
 from benchmarks.fleet import ROOT
 from benchmarks.load import missing
@@ -31,7 +32,7 @@ def facts(directory: Path | None) -> dict[str, Any]:
         "kernel": platform.release(),
         "system": _system_name(),
         "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version,
+        "sqlite": apsw.sqlite_lib_version(),
         "file_system": _file_system(directory or Path(tempfile.gettempdir())),
         "fsync_ms": round(fsync_ms(directory), 3),
         "niceness": os.nice(0),

@@ -26,7 +26,6 @@ How blocking work is run is a parameter (`RunBlocking`): simulated time and thre
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from typing import Any, Protocol, TypeVar
 
 import trio
 
+from trikv.database import DatabaseFault
 from trikv.errors import NotReady, StorageFailed, TrikvError
 from trikv.store import Store
 from trikv.tally import CommitTally
@@ -237,7 +237,7 @@ class Committer:
         began = trio.current_time()
         try:
             await self._run_commit(partial(self._apply, group))
-        except (sqlite3.Error, OSError) as error:
+        except (*DatabaseFault, OSError) as error:
             if len(group) > 1:
                 for waiting in group:
                     await self._commit_group([waiting])

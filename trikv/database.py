@@ -14,6 +14,9 @@ How it works. There are three connections: the committer's, one for point reads,
 run in another thread than the event loop's. `:memory:` has one connection for all three, so it must be
 driven from one thread.
 
+SQLite is that of APSW: the same wherever trikv runs, and a newer one than systems bring for Python's own
+module. No other may open the files within this process: once it closes them, the locks of both are gone.
+
 What it does not know: what is in the tables (see `store`), threads, trio.
 """
 
@@ -21,10 +24,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
+
+import apsw
 
 Durability = Literal["fsync", "os"]
 
@@ -32,6 +36,9 @@ FILE_NAME = "trikv.sqlite3"
 LOCK_NAME = "lock"  # a database too, and empty: SQLite's locks work alike on every system
 APPLICATION_ID = 0x74726B76  # "trkv": tells our files from other programs'
 FORMAT = 2
+
+#: What SQLite raises. APSW adds what Python says of a text that is spoilt: it is no UTF-8.
+DatabaseFault = (apsw.Error, UnicodeDecodeError)
 
 #: Pages in the write-ahead log that make a checkpoint due: what is written often is written back once.
 CHECKPOINT_PAGES = 4_000
@@ -54,7 +61,7 @@ _CACHE_KIB = 16 * 1024
 class Database:
     """The connections to one file, or to memory where the path is None.
 
-    Raises sqlite3.Error, OSError if it can't be opened; a new one gets its tables from `schema`, in SQL.
+    Raises apsw.Error, OSError if it can't be opened; a new one gets its tables from `schema`, in SQL.
     """
 
     def __init__(self, path: Path | None, durability: Durability, schema: str) -> None:
@@ -62,7 +69,7 @@ class Database:
         self._waits_for_disk = durability == "fsync"
         self._log_pages = 0  # about so many, at most, since the last checkpoint
         self._lock = None if path is None else _lock(path.with_name(LOCK_NAME))
-        self._connections: list[sqlite3.Connection] = []
+        self._connections: list[apsw.Connection] = []
         try:
             self.writer = self._connect(durability, schema)
             self.reader = self.writer if path is None else self._connect(durability, schema)
@@ -77,13 +84,9 @@ class Database:
         if self._lock is not None:
             self._lock.close()
 
-    def _connect(self, durability: Durability, schema: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            ":memory:" if self.path is None else self.path,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=5.0,
-        )
+    def _connect(self, durability: Durability, schema: str) -> apsw.Connection:
+        connection = apsw.Connection(":memory:" if self.path is None else str(self.path))
+        connection.set_busy_timeout(5_000)
         self._connections.append(connection)
         new = self._is_new(connection)  # first: the mode is written into the file
         connection.execute("PRAGMA journal_mode = WAL")
@@ -93,23 +96,23 @@ class Database:
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute("PRAGMA fullfsync = ON")  # macOS: else data stays in the drive
         if new:
-            connection.executescript(
+            connection.execute(
                 f"BEGIN IMMEDIATE; {schema} PRAGMA application_id = {APPLICATION_ID};"
                 f"PRAGMA user_version = {FORMAT}; COMMIT;"
             )
         return connection
 
-    def _is_new(self, connection: sqlite3.Connection) -> bool:
-        """Whether the database is empty. Raises sqlite3.DatabaseError if it is not ours."""
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (user_version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    def _is_new(self, connection: apsw.Connection) -> bool:
+        """Whether the database is empty. Raises apsw.NotADBError if it is not ours."""
+        application_id = connection.execute("PRAGMA application_id").get
+        user_version = connection.execute("PRAGMA user_version").get
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
         if (application_id, user_version, tables) == (0, 0, 0):
             return True
         if application_id != APPLICATION_ID:
-            raise sqlite3.DatabaseError(f"{self.path} belongs to another program")
+            raise apsw.NotADBError(f"{self.path} belongs to another program")
         if user_version != FORMAT:
-            raise sqlite3.DatabaseError(
+            raise apsw.NotADBError(
                 f"{self.path} has format {user_version}, this trikv reads format {FORMAT}"
             )
         return False
@@ -124,7 +127,7 @@ class Database:
     def wrote(self, pages: int) -> None:
         """A transaction has changed so many pages, if no two of its changes were on the same."""
         if pages > _MANY_PAGES:
-            pages = min(pages, self.writer.execute("PRAGMA page_count").fetchone()[0])
+            pages = min(pages, self.writer.execute("PRAGMA page_count").get)
         self._log_pages += pages
 
     def committed(self) -> None:
@@ -141,7 +144,7 @@ class Database:
         Where it fails nothing is lost, as all of it is in the log: it is tried again later.
         """
         self._log_pages = 0
-        with suppress(sqlite3.Error):
+        with suppress(apsw.Error):
             self.writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
@@ -150,15 +153,15 @@ def log_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 
 
-def _lock(path: Path) -> sqlite3.Connection:
+def _lock(path: Path) -> apsw.Connection:
     """Held while a node lives: two in one directory would undo each other's promises."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+    connection = apsw.Connection(str(path))
     try:
         connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.Error as error:
+    except apsw.Error as error:
         connection.close()
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-            raise sqlite3.OperationalError("another node is using it") from None
+        if isinstance(error, apsw.BusyError):
+            raise apsw.BusyError("another node is using it") from None
         raise
     return connection
 

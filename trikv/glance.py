@@ -10,20 +10,27 @@ How it works. One regular expression for each kind of item, with the comma behin
 one after the other adds up to the whole text, there is nothing else in it. An item begins with its
 brace, never with space, which would be read again from each of its characters where there is much of
 it. Pure.
+
+Where all values of an entry are texts msgspec reads them, in half the time, and again the lengths must
+add up to the whole: with an escape, a space, or a key that comes twice there is more of it.
 """
 
 from __future__ import annotations
 
 import re
 
+import msgspec
+
 from trikv.jsonvalue import PLAIN, SPACE
 from trikv.version import Entry, Pair, Version
 
-_KEY = r'"([^"\\\x00-\x1f]{1,128})"'  # of 512 bytes at most
+_KEY_LENGTH = 128  # of 512 bytes at most
+_KEY = rf'"([^"\\\x00-\x1f]{{1,{_KEY_LENGTH}}})"'
 _RECORD = re.compile(
     rf'(,\{{"key":{_KEY},"version":"([0-9a-z.]{{1,43}}-[0-9]{{1,16}})",(?:"value":({PLAIN})|"deleted":true)\}})'
 )
 _VALUE = re.compile(rf"(,{_KEY}:({PLAIN}))")
+_TEXTS = msgspec.json.Decoder(dict[str, str])
 _SHORT = ',{"version":"'  # values of one write, in short
 _VALUES = '","values":{'
 
@@ -52,14 +59,35 @@ def entries(text: str) -> list[Entry] | None:
         for short in shorts:
             version, _, rest = short.partition(_VALUES)
             end = max(rest.rfind("}}"), 0)
-            pairs = [(key, value) for _, key, value in _items(_VALUE, f",{rest[:end]}")]
-            if len(dict(pairs)) != len(pairs):
-                return None
+            pairs = _texts(f"{{{rest[:end]}}}") or _values(f",{rest[:end]}")
             read.append(Entry(Version.parse(version), pairs))
             read += _singles(rest[end + 2 :])
     except ValueError:
         return None
     return read
+
+
+def _texts(text: str) -> list[Pair] | None:
+    """The pairs of an object, if all its values are plain texts. None is no verdict."""
+    try:
+        found: dict[str, str] = _TEXTS.decode(text)
+    except msgspec.DecodeError:
+        return None
+    # Each with four quotes, a colon, and but for the last a comma; and the braces.
+    length = sum(map(len, found)) + sum(map(len, found.values())) + 6 * len(found) + 1
+    if length != len(text):
+        return None
+    if "" in found or max(map(len, found), default=0) > _KEY_LENGTH:
+        return None
+    return [(key, f'"{value}"') for key, value in found.items()]
+
+
+def _values(text: str) -> list[Pair]:
+    """Pairs with plain values of any kind. Raises ValueError if there is more, or a key comes twice."""
+    pairs = [(key, value) for _, key, value in _items(_VALUE, text)]
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key twice")
+    return pairs
 
 
 def _singles(text: str) -> list[Entry]:

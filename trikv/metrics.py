@@ -15,10 +15,10 @@ docs/metrics.md says what each one means; the tests hold the two against each ot
 from __future__ import annotations
 
 import platform
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 
+import apsw
 import trio
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
@@ -108,7 +108,7 @@ def _node(node: Node) -> Iterator[Metric]:
         value={
             "version": __version__,
             "python_version": platform.python_version(),
-            "sqlite_version": sqlite3.sqlite_version,
+            "sqlite_version": apsw.sqlite_lib_version(),
         },
     )
     config, state = node.config, node.store.state

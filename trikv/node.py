@@ -16,7 +16,6 @@ it has.
 from __future__ import annotations
 
 import random
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -28,6 +27,7 @@ import trio
 
 from trikv.committer import Committer, DiskWatch, RunBlocking
 from trikv.config import Config
+from trikv.database import DatabaseFault
 from trikv.digest import EMPTY_DIGEST, Digest
 from trikv.errors import NotFollower, NotLeader, NotReady, SettingError, StorageFailed
 from trikv.feed import Feed
@@ -264,7 +264,7 @@ def _database_at_fault(store: Store) -> Iterator[None]:
     """What a start cannot read or write is a setting to mend: raises SettingError."""
     try:
         yield
-    except (StorageFailed, sqlite3.Error) as error:
+    except (StorageFailed, *DatabaseFault) as error:
         path = store.database.path
         where = ":memory:" if path is None else str(path.parent)
         raise SettingError(

@@ -18,8 +18,9 @@ that number get new ranks, far apart, and so do their records.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping, Set
+
+import apsw
 
 from trikv.version import MAX_TIMESTAMP_US, Epoch
 
@@ -56,9 +57,9 @@ def at(first: int) -> str:
 
 
 class Ranks:
-    """The ranks as the writer's transaction sees them. Each method raises sqlite3.Error."""
+    """The ranks as the writer's transaction sees them. Each method raises apsw.Error."""
 
-    def __init__(self, writer: sqlite3.Connection) -> None:
+    def __init__(self, writer: apsw.Connection) -> None:
         self._writer = writer
         self._known: dict[Epoch, int] = {}
 

@@ -20,13 +20,14 @@ leads.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trikv.database import FILE_NAME, PAGE_BYTES, Database, Durability
+import apsw
+
+from trikv.database import FILE_NAME, PAGE_BYTES, Database, DatabaseFault, Durability
 from trikv.errors import SettingError, StorageFailed
 from trikv.messages import MAX_KEY_BYTES
 from trikv.ranks import RANKED, Ranks, at
@@ -72,6 +73,13 @@ _RANKED_VERSION = "epoch", "timestamp_us"
 _SPELT_VERSION = "number", "instance", "timestamp_us"
 
 _MERGE = _upsert("records", _RANKED_VERSION, "VALUES (?, ?, ?, ?)")
+
+
+def _merge_at(rank: int, timestamp_us: int) -> str:
+    """The same for keys and values of one version."""
+    return _upsert("records", _RANKED_VERSION, f"VALUES (?, ?, {rank}, {timestamp_us})")
+
+
 _STAGE = _upsert("staged", _SPELT_VERSION, "VALUES (?, ?, ?, ?, ?)")
 _MERGE_STAGED = _upsert(  # WHERE: else SQLite takes ON CONFLICT for that of a join
     "records",
@@ -83,11 +91,15 @@ _MERGE_STAGED = _upsert(  # WHERE: else SQLite takes ON CONFLICT for that of a j
 _COLUMNS = "key, value, number, instance, timestamp_us"
 _SELECT = f"SELECT {_COLUMNS} FROM {RANKED}"
 
+#: So many pairs of one write are worth a statement that has its version in it.
+MANY_PAIRS = 100
+
 #: Keys from here on are not reserved (see `messages.RESERVED_PREFIX`).
 _FIRST_KEY = "\1"
 _LAST_CHARACTER = "\U0010ffff"
 
-_Row = tuple[str, str, int, str, int]
+#: Key, value, number, instance, timestamp: as SQLite has it.
+_Row = tuple[Any, ...]
 
 #: More than any version, as a row.
 _ABOVE_ALL = (2**63 - 1, "", 0)
@@ -122,7 +134,7 @@ class Store:
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             return cls(data_dir / FILE_NAME, durability)
-        except (OSError, sqlite3.Error, ValueError) as error:
+        except (OSError, *DatabaseFault, ValueError) as error:
             why = " ".join(str(error).split())  # SQLite may quote a schema, of several lines
             raise SettingError(
                 f"DATA_DIR={str(data_dir)!r}: expected a directory that this user can write to, "
@@ -130,10 +142,10 @@ class Store:
             ) from None
 
     def _read_state(self) -> NodeState:
-        """Raises sqlite3.Error, ValueError."""
+        """Raises apsw.Error, ValueError."""
         facts: list[Any] = self._writer.execute("SELECT name, value FROM facts").fetchall()
         if not all(isinstance(cell, str) for row in facts for cell in row):
-            raise sqlite3.DatabaseError("what it says of the node is no text")
+            raise apsw.CorruptError("what it says of the node is no text")
         known = dict(facts)
         self.purged = Version.parse(known.get(_PURGED, ""))
         return state_of(known)
@@ -145,7 +157,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All changes made inside are committed at the end, or none. Raises sqlite3.Error."""
+        """All changes made inside are committed at the end, or none. Raises apsw.Error."""
         before = self.state, self.purged
         self._writer.execute("BEGIN IMMEDIATE")
         try:
@@ -162,14 +174,19 @@ class Store:
     def merge(self, entries: Sequence[Entry]) -> None:
         """Merge what was written into the map: each record stays only if it wins over what is there."""
         ranks = self._ranks.of({entry.version.epoch for entry in entries})
-        rows = [
-            (key, value, ranks[epoch], timestamp_us)
-            for (epoch, timestamp_us), pairs in entries
-            for key, value in pairs
-        ]
+        rows: list[tuple[str, str, int, int]] = []
+        count = size = 0
+        for (epoch, timestamp_us), pairs in entries:
+            rank = ranks[epoch]
+            if len(pairs) < MANY_PAIRS:
+                rows += [(key, value, rank, timestamp_us) for key, value in pairs]
+            else:
+                self._writer.executemany(_merge_at(rank, timestamp_us), pairs)
+            count += len(pairs)
+            size += sum([len(value) for _, value in pairs])
         self._writer.executemany(_MERGE, rows)
         # One page of the map and one of the index for each, where their keys lie far apart.
-        self.database.wrote(2 * len(rows) + sum(len(row[1]) for row in rows) // PAGE_BYTES)
+        self.database.wrote(2 * count + size // PAGE_BYTES)
 
     def set_state(self, state: NodeState) -> None:
         """What the node knows of itself from now on. Raises AssertionError if it contradicts itself."""
@@ -272,8 +289,7 @@ class Store:
             f" WHERE (epoch, timestamp_us) > {at(1)} LIMIT ?4)"
         )
         with _reading():
-            rows = self._pager.execute(query, (*_version_row(after), limit)).fetchall()
-        count: int = rows[0][0]
+            count: int = self._pager.execute(query, (*_version_row(after), limit)).get
         return count
 
     def count(self) -> tuple[int, int]:
@@ -282,8 +298,8 @@ class Store:
             "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM records WHERE value = '')"
         )
         with _reading():
-            rows = self._pager.execute(query).fetchall()
-        records, tombstones = rows[0]
+            rows: list[_Row] = self._pager.execute(query).fetchall()
+        ((records, tombstones),) = rows
         return records, tombstones
 
     def page_by_key(
@@ -342,12 +358,12 @@ class Store:
         return page
 
 
-def _get(connection: sqlite3.Connection, key: str) -> Record | None:
+def _get(connection: apsw.Connection, key: str) -> Record | None:
     rows = connection.execute(f"{_SELECT} WHERE key = ?", (key,)).fetchall()
     return _record(rows[0]) if rows else None
 
 
-def _greatest(connection: sqlite3.Connection) -> Version | None:
+def _greatest(connection: apsw.Connection) -> Version | None:
     rows = connection.execute(
         f"{_SELECT} ORDER BY epoch DESC, timestamp_us DESC LIMIT 1"
     ).fetchall()
@@ -372,7 +388,7 @@ def _reading() -> Iterator[None]:
     """What goes wrong with the database becomes StorageFailed."""
     try:
         yield
-    except sqlite3.Error as error:
+    except DatabaseFault as error:
         raise StorageFailed(f"this node could not read its database: {error}") from None
 
 
@@ -386,7 +402,7 @@ def reaches_end(page: Sequence[Record], limit: int, max_bytes: int) -> bool:
     return len(page) < limit and sum(map(size_of, page)) < max_bytes
 
 
-def _bounded(rows: sqlite3.Cursor, max_bytes: int) -> list[Record]:
+def _bounded(rows: apsw.Cursor, max_bytes: int) -> list[Record]:
     """Rows up to about `max_bytes` of keys and values, at least one; the cursor is closed after."""
     page: list[Record] = []
     size = 0

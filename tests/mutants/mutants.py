@@ -73,9 +73,17 @@ _ALL = (
     Mutant(
         "a key that stands twice, of which one value is lost",
         "trikv.glance",
-        "            if len(dict(pairs)) != len(pairs):\n                return None\n",
-        "            pairs = [*dict(pairs).items()]\n",
+        '    if len(dict(pairs)) != len(pairs):\n        raise ValueError("a key twice")\n',
+        "    pairs = [*dict(pairs).items()]\n",
         # Not by the walks: no leader sends such an entry.
+        "tests/unit/test_glance.py",
+    ),
+    Mutant(
+        "texts with escapes taken for plain ones",
+        "trikv.glance",
+        "    if length != len(text):\n        return None\n",
+        "",
+        # Not by the walks: their values have none.
         "tests/unit/test_glance.py",
     ),
     Mutant(

@@ -12,9 +12,10 @@ the log. If the power is lost before the next commit, it may be there after all:
 from __future__ import annotations
 
 import random
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+
+import apsw
 
 from trikv.database import Durability
 from trikv.store import Store
@@ -72,32 +73,38 @@ class SimulatedStore(Store):
         super().__init__(None, durability)
         self._disk = disk
         self.frozen = False
-        ((level,),) = self._writer.execute("PRAGMA synchronous").fetchall()
+        level = self._writer.execute("PRAGMA synchronous").get
         self._synced = level >= FSYNC_LEVEL
         if disk.image is not None:
             self._restore(disk.image)
 
     def _restore(self, image: bytes) -> None:
-        with closing(sqlite3.connect(":memory:")) as source:
-            source.deserialize(image)
-            source.backup(self._writer)
+        with closing(apsw.Connection(":memory:")) as source:
+            source.deserialize("main", image)
+            with self._writer.backup("main", source, "main") as backup:
+                backup.step()
         self.state = self._read_state()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         if self.frozen:
-            raise sqlite3.OperationalError("this disk belongs to a later start")
-        changes = self._writer.total_changes
+            raise apsw.ReadOnlyError("this disk belongs to a later start")
+        changes = self._writer.total_changes()
         with super().transaction():
             yield
-            changed = self._writer.total_changes > changes
+            changed = self._writer.total_changes() > changes
             if changed and self._disk.full:
-                raise sqlite3.OperationalError("database or disk is full")
+                raise apsw.FullError("database or disk is full")
             if changed and self._disk.failing:
-                self._disk.phantom = self._writer.serialize()
-                raise sqlite3.OperationalError("disk I/O error")
+                self._disk.phantom = self._image()
+                raise apsw.IOError("disk I/O error")
         if changed and not self._writer.in_transaction:
-            self._disk.committed(self._writer.serialize(), synced=self._synced)
+            self._disk.committed(self._image(), synced=self._synced)
+
+    def _image(self) -> bytes:
+        image = self._writer.serialize("main")
+        assert image is not None  # it has tables
+        return image
 
     def close(self) -> None:
         """Once closed it is looked at by the tests yet, and changes nothing any more."""

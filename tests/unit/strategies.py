@@ -45,8 +45,17 @@ keys = texts.filter(lambda key: 1 <= len(key.encode()) <= MAX_KEY_BYTES)
 encoded_values = json_values.map(lambda value: jsonvalue.encode(value, "value"))
 records = st.builds(Record, keys, st.just("") | encoded_values, versions)
 
-# One write of several keys, of which some are deleted, of one, or of few that meet.
+encoded_texts = texts.map(lambda text: jsonvalue.encode(text, "value"))
+
+# One write of several keys, of which some are deleted, of texts, of one, or of few that meet.
 entries = st.one_of(
+    st.builds(
+        Entry,
+        versions,
+        st.dictionaries(keys, encoded_texts, min_size=2, max_size=4).map(
+            lambda pairs: list(pairs.items())
+        ),
+    ),
     st.builds(
         Entry,
         versions,

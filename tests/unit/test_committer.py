@@ -7,7 +7,6 @@ told to.
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -15,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import apsw
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -72,7 +72,7 @@ class CountedStore(Store):
             written = {key for (key,) in self._writer.execute("SELECT key FROM records")}
             if bad := written & self.failing:
                 self.failing_commits += 1
-                raise sqlite3.OperationalError(f"disk I/O error at {min(bad)}")
+                raise apsw.IOError(f"disk I/O error at {min(bad)}")
         self.commits += 1
 
 
@@ -277,7 +277,7 @@ async def test_a_bug_in_a_change_is_not_swallowed(autojump_clock: MockClock) -> 
 
 def committed_keys(directory: Path) -> list[str]:
     """What another process would see now."""
-    with closing(sqlite3.connect(directory / FILE_NAME)) as other:
+    with closing(apsw.Connection(str(directory / FILE_NAME))) as other:
         return [key for (key,) in other.execute("SELECT key FROM records ORDER BY key")]
 
 
@@ -333,13 +333,27 @@ async def test_a_failing_trigger_fails_one_write_and_nobody_elses(tmp_path: Path
     assert committed_keys(tmp_path) == ["a", "b", "c"]
 
 
+async def test_a_spoilt_text_that_a_change_reads_fails_that_change_alone(tmp_path: Path) -> None:
+    with closing(Store.open(tmp_path)) as store:
+        committer = Committer(store, run_in_thread)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(committer.run)
+            await committer.commit(put("k"))
+            spoilt = "UPDATE records SET value = CAST(x'22a222' AS TEXT)"
+            await committer.commit(lambda store: store._writer.execute(spoilt) and None)
+            with pytest.raises(StorageFailed, match=r"could not commit: .*utf-8"):
+                await committer.commit(lambda store: store.current("k"))
+            assert await committer.commit(put("a")) == "a"
+            committer.close()
+
+
 async def test_a_locked_database_is_a_storage_failure(tmp_path: Path) -> None:
     with closing(Store.open(tmp_path)) as store:
         store._writer.execute("PRAGMA busy_timeout = 0")
         committer = Committer(store, run_in_thread)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(committer.run)
-            with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
+            with closing(apsw.Connection(str(tmp_path / FILE_NAME))) as other:
                 other.execute("BEGIN IMMEDIATE")
                 with pytest.raises(StorageFailed, match="database is locked"):
                     await committer.commit(put("a"))

@@ -6,13 +6,15 @@ import errno
 import os
 import random
 import shutil
-import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import apsw
 import pytest
 
 from tests.unit.stored import held, merge, record
@@ -80,9 +82,8 @@ def _a_bit_flipped_in_the_schema(directory: Path) -> Path:
 def _facts_that_are_no_text(directory: Path) -> Path:
     Store.open(directory).close()
     file = directory / FILE_NAME
-    with closing(sqlite3.connect(file)) as other:
+    with closing(apsw.Connection(str(file))) as other:
         other.execute("INSERT INTO facts VALUES ('promised', 'SPOILED')")
-        other.commit()
     content = file.read_bytes()
     at = content.index(b"promisedSPOILED")
     # In front of the two lie their types: 13 + 2 * length is a text, one less is a blob.
@@ -93,17 +94,15 @@ def _facts_that_are_no_text(directory: Path) -> Path:
 
 def _facts_that_contradict_each_other(directory: Path) -> Path:
     Store.open(directory).close()
-    with closing(sqlite3.connect(directory / FILE_NAME)) as other:
+    with closing(apsw.Connection(str(directory / FILE_NAME))) as other:
         other.execute("INSERT INTO facts VALUES ('established', '1.a')")
-        other.commit()
     return directory
 
 
 def _a_fact_that_is_missing(directory: Path) -> Path:
     Store.open(directory).close()
-    with closing(sqlite3.connect(directory / FILE_NAME)) as other:
+    with closing(apsw.Connection(str(directory / FILE_NAME))) as other:
         other.execute("DELETE FROM facts WHERE name = 'purged'")
-        other.commit()
     return directory
 
 
@@ -113,14 +112,14 @@ def _garbage_for_a_lock(directory: Path) -> Path:
 
 
 def _another_programs(directory: Path) -> Path:
-    with closing(sqlite3.connect(directory / FILE_NAME)) as other:
+    with closing(apsw.Connection(str(directory / FILE_NAME))) as other:
         other.execute("CREATE TABLE records (id INTEGER)")
     return directory
 
 
 def _a_later_format(directory: Path) -> Path:
     Store.open(directory).close()
-    with closing(sqlite3.connect(directory / FILE_NAME)) as other:
+    with closing(apsw.Connection(str(directory / FILE_NAME))) as other:
         other.execute(f"PRAGMA user_version = {FORMAT + 1}")
     return directory
 
@@ -169,10 +168,28 @@ def test_two_nodes_do_not_share_a_directory(tmp_path: Path) -> None:
 def test_a_file_of_ours_says_so() -> None:
     with TemporaryDirectory() as directory:
         Store.open(Path(directory)).close()
-        with closing(sqlite3.connect(Path(directory) / FILE_NAME)) as other:
+        with closing(apsw.Connection(str(Path(directory) / FILE_NAME))) as other:
             assert other.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
             assert other.execute("PRAGMA user_version").fetchone() == (FORMAT,)
             assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_while_a_node_runs_its_file_can_be_read_with_another_sqlite(tmp_path: Path) -> None:
+    # In another process: in this one, closing the file would drop the locks of both.
+    look = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute(sys.argv[2]))"
+    query = "SELECT key, value, number, timestamp_us FROM records JOIN epochs ON rank = epoch"
+    with closing(Store.open(tmp_path)) as store:
+        merge(store, [record("a", 1)])
+        ran = [sys.executable, "-c", look, str(tmp_path / FILE_NAME), query]
+        assert subprocess.run(ran, capture_output=True, check=True).stdout.split() == [
+            b"('a',",
+            b"'1',",
+            b"1,",
+            b"1)",
+        ]
+        merge(store, [record("b", 2)])
+    with closing(Store.open(tmp_path)) as store:
+        assert held(store) == [record("a", 1), record("b", 2)]
 
 
 @pytest.mark.parametrize(("durability", "synchronous"), [("fsync", 2), ("os", 1)])
@@ -188,18 +205,18 @@ def test_a_lock_that_is_no_database_is_told_and_its_file_is_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / LOCK_NAME).write_bytes(b"another program's lock" * 100)
-    opened: list[sqlite3.Connection] = []
-    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+    opened: list[apsw.Connection] = []
 
-    def noted(*args: Any, **options: Any) -> sqlite3.Connection:
-        opened.append(connect(*args, **options))
-        return opened[-1]
+    class Noted(apsw.Connection):
+        def __init__(self, path: str) -> None:
+            super().__init__(path)
+            opened.append(self)
 
-    monkeypatch.setattr(sqlite3, "connect", noted)
+    monkeypatch.setattr(apsw, "Connection", Noted)
     with pytest.raises(SettingError, match=r"^DATA_DIR=.*file is not a database"):
         Store.open(tmp_path)
     for connection in opened:
-        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        with pytest.raises(apsw.ConnectionClosedError, match="closed"):
             connection.execute("SELECT 1")
     assert len(opened) == 1
 
@@ -279,8 +296,8 @@ def test_a_checkpoint_is_due_before_the_log_grows_long_and_empties_it(
         on_disk.database.checkpoint()
         assert not on_disk.database.checkpoint_is_due()
         merge(on_disk, [record("k", timestamp_us)])
-        with closing(sqlite3.connect(on_disk.database.path)) as other:
-            _, logged, written_back = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        with closing(apsw.Connection(str(on_disk.database.path))) as other:
+            _, logged, written_back = other.execute("PRAGMA wal_checkpoint(PASSIVE)").get
         assert logged == written_back < 10  # it began again from its start
 
 
@@ -288,7 +305,7 @@ def test_a_checkpoint_that_is_held_back_loses_nothing_and_is_made_up_for(
     on_disk: Store, tmp_path: Path
 ) -> None:
     some = [record(f"k{i:04}", i) for i in range(CHECKPOINT_PAGES)]
-    with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
+    with closing(apsw.Connection(str(tmp_path / FILE_NAME))) as other:
         other.execute("BEGIN")
         other.execute("SELECT * FROM records").fetchall()  # it sees the log as it is now
         merge(on_disk, some)
@@ -299,8 +316,8 @@ def test_a_checkpoint_that_is_held_back_loses_nothing_and_is_made_up_for(
         assert held(on_disk) == some
         merge(on_disk, [record("k0000", CHECKPOINT_PAGES)])
     on_disk.database.checkpoint()
-    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
-        _, logged, written_back = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    with closing(apsw.Connection(str(tmp_path / FILE_NAME))) as other:
+        _, logged, written_back = other.execute("PRAGMA wal_checkpoint(PASSIVE)").get
     assert logged == written_back
     with on_disk.transaction():
         on_disk.database.checkpoint()  # SQLite refuses it inside a transaction

@@ -86,6 +86,38 @@ def test_what_is_not_quite_an_entry_is_not_read_at_a_glance(spoil: Callable[[str
     assert read(spoil(text)) is None
 
 
+TEXTS = [("a", '"1"'), ("b", '"}}"'), ("é", '"😀\x7f"'), ("c" * 128, '""')]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text.replace('"1"', '"\\u0031"'),
+        lambda text: text.replace('"1"', '"\x1f"'),
+        lambda text: text.replace('"1"', '"1" '),
+        lambda text: text.replace('"1"', '"1",'),
+        lambda text: text.replace('"1"', '["1"]'),
+        lambda text: text.replace('"1"', "1.5"),
+        lambda text: text.replace('"1"', '"1","a":"1"'),
+        lambda text: text.replace('"1"', '"1"},{"a":"1"'),
+        lambda text: text.replace('"1"', '"1"},"other":{"d":"1"'),
+        lambda text: text.replace('{"a"', '{"b"'),
+        lambda text: text.replace('{"a"', '{"\\u0061"'),
+        lambda text: text.replace('{"a"', '{ "a"'),
+        lambda text: text.replace('{"a"', '{""'),
+        lambda text: text.replace('{"a"', '{"\n"'),
+        lambda text: text.replace("ccc", "cccc", 1),
+    ],
+)
+def test_what_is_not_quite_texts_in_short_is_not_read_at_a_glance(
+    spoil: Callable[[str], str],
+) -> None:
+    text = short(*TEXTS)
+    assert read(text) == records_of_pairs(TEXTS)
+    assert spoil(text) != text
+    assert read(spoil(text)) is None
+
+
 def records_of_pairs(pairs: list[tuple[str, str]]) -> list[Record]:
     return [Record(key, value, VERSION) for key, value in pairs]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -11,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
+import apsw
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -177,6 +177,14 @@ def test_the_property_passes_the_right_rule() -> None:
     check_convergence(lambda: DictReplica(wins))
 
 
+@pytest.mark.parametrize("many", [0, 1, 2])
+def test_writes_of_many_keys_merge_by_the_same_rule(
+    monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    monkeypatch.setattr("trikv.store.MANY_PAIRS", many)
+    check_convergence(StoreReplica)
+
+
 def test_two_writes_of_one_instant_diverge_under_the_labs_rule_and_not_under_ours() -> None:
     one, other = record("k", 5, '"one"'), record("k", 5, '"other"')
     lab = WRONG_RULES["the lab's: a timestamp at least as great"]
@@ -311,7 +319,7 @@ def test_a_transaction_that_sqlite_has_ended_by_itself_fails_with_what_sqlite_sa
                 store.set_state(before._replace(node_id="n1"))
                 store.merge(entries_of([record("a", 1), record("b", 1)]))
 
-        with pytest.raises(sqlite3.Error, match=r"^database or disk is full$"):
+        with pytest.raises(apsw.Error, match=r"^database or disk is full$"):
             fill()
         assert (store.get("a"), store.state) == (None, before)
         with store.transaction():
@@ -447,9 +455,9 @@ def test_no_read_leaves_a_transaction_open_that_holds_back_checkpoints(
     assert on_disk.get("k007") is not None
     assert on_disk.greatest_version() == record("k299", 299).version
     merge(on_disk, [record("k007", 400)])
-    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
+    with closing(apsw.Connection(str(tmp_path / FILE_NAME))) as other:
         other.execute("PRAGMA busy_timeout = 0")
-        (busy, _, _) = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        (busy, _, _) = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").get
     assert busy == 0
     assert (tmp_path / f"{FILE_NAME}-wal").stat().st_size == 0
 
@@ -526,6 +534,26 @@ def test_what_was_staged_is_merged_and_what_was_held_beyond_it_is_told(
 
 
 # -- a database that is broken --------------------------------------------------------------------------
+
+
+def spoil_text(store: Store) -> None:
+    """One value that is no UTF-8: as a disk may leave it."""
+    merge(store, [record("k", 1)])
+    store._writer.execute("UPDATE records SET value = CAST(x'22a222' AS TEXT) WHERE key = 'k'")
+
+
+def test_a_text_that_is_spoilt_is_said_to_be_so_by_every_read(memory: Store) -> None:
+    spoil_text(memory)
+    reads: list[Callable[[], object]] = [
+        lambda: memory.get("k"),
+        lambda: memory.peek("k"),
+        lambda: memory.page_by_key("", 9, 999),
+        lambda: memory.page_by_version(None, 9, 999),
+        memory.newest_version,
+    ]
+    for read in reads:
+        with pytest.raises(StorageFailed, match=r"could not read its database: .*utf-8"):
+            read()
 
 
 def test_a_database_that_breaks_is_said_to_be_broken_by_every_read(tmp_path: Path) -> None:

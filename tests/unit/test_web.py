@@ -6,11 +6,11 @@ What is refused, and how, is in `test_web_bad_input`; how writes travel is in `t
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any
 
+import apsw
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -287,7 +287,7 @@ class FullDisk(Store):
         with super().transaction():
             yield
             if self.full:
-                raise sqlite3.OperationalError("database or disk is full")
+                raise apsw.FullError("database or disk is full")
 
 
 async def test_a_leader_that_cannot_commit_says_storage_failed(autojump_clock: MockClock) -> None:
