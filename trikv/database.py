@@ -87,6 +87,7 @@ class Database:
     def _connect(self, durability: Durability, schema: str) -> apsw.Connection:
         connection = apsw.Connection(":memory:" if self.path is None else str(self.path))
         connection.set_busy_timeout(5_000)
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)  # else it plans anew for each key
         self._connections.append(connection)
         new = self._is_new(connection)  # first: the mode is written into the file
         connection.execute("PRAGMA journal_mode = WAL")

@@ -462,6 +462,30 @@ def test_no_read_leaves_a_transaction_open_that_holds_back_checkpoints(
     assert (tmp_path / f"{FILE_NAME}-wal").stat().st_size == 0
 
 
+def test_no_statement_is_planned_anew_for_what_it_is_bound_to(on_disk: Store) -> None:
+    planned: list[object] = []
+
+    def asked(*what: object) -> int:  # whoever plans a statement asks first whether it may be run
+        planned.append(what)
+        return apsw.SQLITE_OK
+
+    database = on_disk.database
+    for connection in (database.writer, database.reader, database.pager):
+        connection.authorizer = asked
+    for i in range(10):
+        if i == 2:
+            assert planned
+            planned.clear()
+        one = record(f"k{i}", i)
+        merge(on_disk, [one])
+        assert on_disk.get(one.key) == on_disk.peek(one.key) == one
+        assert on_disk.page_by_key(one.key, 9, 999) == []
+        assert on_disk.page_by_version(one.version, 9, 999) == []
+        with on_disk.transaction():
+            assert on_disk.current(one.key) == one
+    assert not planned
+
+
 # -- lists, tombstones, staging -------------------------------------------------------------------------
 
 
