@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Set
+from typing import Any
 
 import apsw
 
@@ -36,6 +37,17 @@ CREATE TABLE epochs (
     UNIQUE (number, instance)
 ) STRICT;
 INSERT INTO epochs VALUES (-1, -1, '');
+"""
+
+#: Ranks that records have and no epoch: one seek in the index for each rank.
+_STRAY = """
+WITH RECURSIVE used (rank) AS (
+    SELECT min(epoch) FROM records
+    UNION ALL
+    SELECT (SELECT min(epoch) FROM records WHERE epoch > used.rank) FROM used
+    WHERE used.rank IS NOT NULL
+)
+SELECT rank FROM used WHERE rank IS NOT NULL AND rank NOT IN (SELECT rank FROM epochs)
 """
 
 #: What records are read from: with the number and the instance of their epochs.
@@ -61,26 +73,44 @@ class Ranks:
 
     def __init__(self, writer: apsw.Connection) -> None:
         self._writer = writer
-        self._known: dict[Epoch, int] = {}
+        self._known: dict[Epoch, int] | None = None
+
+    def check(self) -> None:
+        """Raises apsw.CorruptError if what the database says of epochs is not whole.
+
+        Records of an epoch that is not there would be there for no reader.
+        """
+        query = "SELECT rank, number, instance FROM epochs ORDER BY number, instance"
+        rows: list[tuple[Any, ...]] = self._writer.execute(query).fetchall()
+        ranks = [rank for rank, _, _ in rows]
+        if (
+            rows[:1] != [(-1, -1, "")]
+            or ranks != sorted(set(ranks))
+            or any(rank // ROOM != number for rank, number, _ in rows[1:])
+            or self._writer.execute(_STRAY).fetchall()
+        ):
+            raise apsw.CorruptError("what it says of epochs is not whole")
 
     def forget(self) -> None:
         """A transaction was rolled back, and with it perhaps a rank."""
-        self._known = {}
+        self._known = None
 
     def of(self, epochs: Set[Epoch]) -> Mapping[Epoch, int]:
         """The ranks of these epochs, and maybe of others. Those that have none get one.
 
         Whatever ranks were before: one that is new may move others.
         """
-        if not epochs <= self._known.keys():
-            self._read()
-            for epoch in sorted(epochs - self._known.keys()):
+        known = self._read() if self._known is None else self._known
+        if not epochs <= known.keys():
+            for epoch in sorted(epochs - known.keys()):
                 self._add(epoch)
-        return self._known
+        return self._known or {}
 
-    def _read(self) -> None:
-        rows = self._writer.execute("SELECT number, instance, rank FROM epochs WHERE rank >= 0")
-        self._known = {Epoch(number, instance): rank for number, instance, rank in rows}
+    def _read(self) -> dict[Epoch, int]:
+        query = "SELECT rank, number, instance FROM epochs WHERE rank >= 0"
+        rows: list[tuple[Any, ...]] = self._writer.execute(query).fetchall()
+        self._known = {Epoch(number, instance): rank for rank, number, instance in rows}
+        return self._known
 
     def _add(self, epoch: Epoch) -> None:
         rank = self._between(epoch)
@@ -89,19 +119,27 @@ class Ranks:
             rank = self._between(epoch)
             assert rank is not None, f"there are {ROOM // 2} epochs of one number"
         self._writer.execute("INSERT INTO epochs VALUES (?, ?, ?)", (rank, *epoch))
-        self._read()
+        assert self._known is not None
+        self._known[epoch] = rank
 
     def _between(self, epoch: Epoch) -> int | None:
         """The middle between the ranks of its neighbours; None if there is none."""
+        below, above = (
+            self._writer.execute(
+                f"SELECT rank FROM epochs WHERE (number, instance) {side} (?, ?)"
+                f" ORDER BY number {order}, instance {order} LIMIT 1",
+                epoch,
+            ).get
+            for side, order in (("<", "DESC"), (">", "ASC"))
+        )
         start = epoch.number * ROOM
-        ranks = [(other, rank) for other, rank in self._known.items() if other[0] == epoch.number]
-        below = max((rank for other, rank in ranks if other < epoch), default=start - 1)
-        above = min((rank for other, rank in ranks if other > epoch), default=start + ROOM)
+        below = max(below, start - 1)
+        above = start + ROOM if above is None else min(above, start + ROOM)
         return (below + above) // 2 if above - below > 1 else None
 
     def _spread(self, number: int) -> None:
         """Give the epochs of a number ranks far apart, and their records with them."""
-        old = sorted(pair for pair in self._known.items() if pair[0].number == number)
+        old = sorted(pair for pair in self._read().items() if pair[0].number == number)
         step = ROOM // (len(old) + 1)
         new = [(number * ROOM + (i + 1) * step, *epoch) for i, (epoch, _) in enumerate(old)]
         self._writer.execute("DELETE FROM epochs WHERE number = ?", (number,))

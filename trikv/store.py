@@ -21,7 +21,7 @@ leads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,7 @@ class Store:
         self._ranks = Ranks(self._writer)
         try:
             self.state = self._read_state()
+            self._ranks.check()
         except BaseException:
             self.close()
             raise
@@ -248,13 +249,14 @@ class Store:
             f"SELECT {columns} FROM ({_SELECT}) r LEFT JOIN temp.staged s ON s.key = r.key"
             " WHERE (s.key IS NULL AND r.value <> '') OR (r.number, r.instance, r.timestamp_us, r.value)"
             " > (s.number, s.instance, s.timestamp_us, s.value)"
-        )
+        ).fetchall()
         return [(_record(row[:5]), None if row[5] is None else _record(row[5:])) for row in rows]
 
     def merge_staged(self) -> None:
         """Merge it all into the map."""
-        epochs = self._writer.execute("SELECT DISTINCT number, instance FROM temp.staged")
-        self._ranks.of({Epoch(*epoch) for epoch in epochs})
+        query = "SELECT DISTINCT number, instance FROM temp.staged"
+        rows: list[_Row] = self._writer.execute(query).fetchall()
+        self._ranks.of({Epoch(*epoch) for epoch in rows})
         self._writer.execute(_MERGE_STAGED)
 
     def end_staging(self) -> None:
@@ -309,8 +311,9 @@ class Store:
 
         Reserved keys are left out. With a `prefix`, only keys that begin with it.
         """
-        query = f"{_SELECT} WHERE key > ? AND key >= ?"
-        bound: list[str | int] = [after, max(_FIRST_KEY, prefix)]
+        first = max(_FIRST_KEY, prefix)
+        query = f"{_SELECT} WHERE key {'>' if after >= first else '>='} ?"
+        bound: list[str | int] = [max(after, first)]
         if prefix:
             query += " AND key <= ?"
             bound.append(prefix + _LAST_CHARACTER * MAX_KEY_BYTES)
@@ -406,10 +409,10 @@ def _bounded(rows: apsw.Cursor, max_bytes: int) -> list[Record]:
     """Rows up to about `max_bytes` of keys and values, at least one; the cursor is closed after."""
     page: list[Record] = []
     size = 0
-    for row in rows:
-        page.append(_record(row))
-        size += size_of(page[-1])
-        if size >= max_bytes:
-            break
-    rows.close()  # or the read transaction would stay open and hold back checkpoints
+    with closing(rows):  # or the read transaction would stay open and hold back checkpoints
+        for row in rows:
+            page.append(_record(row))
+            size += size_of(page[-1])
+            if size >= max_bytes:
+                break
     return page

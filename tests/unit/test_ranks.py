@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.stored import held, merge
 from trikv import ranks
-from trikv.errors import StorageFailed
+from trikv.database import FILE_NAME
+from trikv.errors import SettingError, StorageFailed
 from trikv.ranks import Ranks
 from trikv.store import Store
 from trikv.version import MAX_EPOCH_NUMBER, MAX_TIMESTAMP_US, Epoch, Record, Version, entries_of
@@ -137,7 +140,7 @@ def test_a_rank_that_was_rolled_back_is_forgotten(memory: Store) -> None:
     assert held(memory) == [first]
 
 
-def test_ranks_that_were_given_are_known_after_opening_again(tmp_path: Any) -> None:
+def test_ranks_that_were_given_are_known_after_opening_again(tmp_path: Path) -> None:
     some = [written(Version(Epoch(7, instance), 1)) for instance in "bca"]
     for one in some:
         with closing(Store.open(tmp_path)) as store:
@@ -181,3 +184,30 @@ def test_a_database_without_its_epochs_is_told(memory: Store) -> None:
     memory._writer.execute("DROP TABLE epochs")
     with pytest.raises(StorageFailed, match="no such table: epochs"):
         held(memory)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "DELETE FROM epochs WHERE rank = -1",
+        "DELETE FROM epochs WHERE number = 2",
+        "DELETE FROM epochs",
+        "UPDATE epochs SET rank = rank + 1 WHERE number = 2",
+        "UPDATE epochs SET number = 9 WHERE number = 2",
+        "UPDATE epochs SET instance = 'z' WHERE (number, instance) = (1, 'a')",
+        f"UPDATE records SET epoch = 3 * {ranks.ROOM} WHERE key LIKE '2%'",
+        "UPDATE records SET epoch = -2 WHERE key LIKE '2%'",
+    ],
+)
+def test_epochs_that_are_not_whole_are_refused_when_the_store_is_opened(
+    tmp_path: Path, spoil: str
+) -> None:
+    some = [written(Version(Epoch(*epoch), 1)) for epoch in [(1, "a"), (1, "b"), (2, "a")]]
+    with closing(Store.open(tmp_path)) as store:
+        merge(store, some)
+    Store.open(tmp_path).close()
+    with closing(apsw.Connection(str(tmp_path / FILE_NAME))) as other:
+        other.execute(spoil)
+        assert other.total_changes() >= 1
+    with pytest.raises(SettingError, match="what it says of epochs is not whole"):
+        Store.open(tmp_path)

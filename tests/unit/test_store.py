@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 
 import apsw
 import pytest
@@ -486,6 +486,23 @@ def test_no_statement_is_planned_anew_for_what_it_is_bound_to(on_disk: Store) ->
     assert not planned
 
 
+def test_a_list_does_not_walk_the_keys_below_its_prefix(memory: Store) -> None:
+    merge(memory, [record(f"a{i:04}", i) for i in range(1_000)])
+    merge(memory, [record("z", 1_000)])
+    steps: list[int] = []
+
+    def ran(event: dict[str, Any]) -> None:
+        steps.append(event["stmt_status"]["SQLITE_STMTSTATUS_VM_STEP"])
+
+    memory._pager.trace_v2(apsw.SQLITE_TRACE_PROFILE, ran)
+    for after in ("", "a0500", "y", "z"):
+        assert memory.page_by_key(after, 9, 999, prefix="z") == (
+            [] if after == "z" else [record("z", 1_000)]
+        )
+    assert len(steps) == 4
+    assert max(steps) < 100
+
+
 # -- lists, tombstones, staging -------------------------------------------------------------------------
 
 
@@ -580,15 +597,27 @@ def test_a_text_that_is_spoilt_is_said_to_be_so_by_every_read(memory: Store) -> 
             read()
 
 
+def test_after_a_read_that_failed_half_way_the_next_sees_what_came_since(on_disk: Store) -> None:
+    merge(on_disk, [record(f"k{i}", i) for i in range(5)])
+    spoil_text(on_disk)
+    with pytest.raises(StorageFailed) as failed:
+        on_disk.page_by_key("", 9, 999)
+    merge(on_disk, [record("new", 9)])
+    assert on_disk.peek("new") == record(
+        "new", 9
+    )  # `failed` holds on to all that the read had open
+    assert failed.value.__context__ is not None
+
+
 def test_a_database_that_breaks_is_said_to_be_broken_by_every_read(tmp_path: Path) -> None:
     with closing(Store.open(tmp_path)) as store:
         merge(store, [record(f"k{i:04}", i, f'"{"x" * 500}"') for i in range(500)])
     file = tmp_path / FILE_NAME
     size = file.stat().st_size
-    with file.open("r+b") as broken:  # all but the first pages, which tell what the file is
-        broken.seek(8 * 4096)
-        broken.write(b"\xff" * (size - 8 * 4096))
     with closing(Store.open(tmp_path)) as store:
+        with file.open("r+b") as broken:  # all but the first pages, which tell what the file is
+            broken.seek(8 * 4096)
+            broken.write(b"\xff" * (size - 8 * 4096))
         reads: list[Callable[[], object]] = [
             lambda: store.get("k0250"),
             lambda: store.peek("k0250"),
