@@ -73,7 +73,7 @@ class Ranks:
 
     def __init__(self, writer: apsw.Connection) -> None:
         self._writer = writer
-        self._known: dict[Epoch, int] | None = None
+        self._known: dict[Epoch, int] = {}  # all there are, or none if they were not read yet
 
     def check(self) -> None:
         """Raises apsw.CorruptError if what the database says of epochs is not whole.
@@ -93,23 +93,19 @@ class Ranks:
 
     def forget(self) -> None:
         """A transaction was rolled back, and with it perhaps a rank."""
-        self._known = None
+        self._known = {}
 
     def of(self, epochs: Set[Epoch]) -> Mapping[Epoch, int]:
         """The ranks of these epochs, and maybe of others. Those that have none get one.
 
         Whatever ranks were before: one that is new may move others.
         """
-        known = self._read() if self._known is None else self._known
-        if not epochs <= known.keys():
-            for epoch in sorted(epochs - known.keys()):
-                self._add(epoch)
-        return self._known or {}
-
-    def _read(self) -> dict[Epoch, int]:
-        query = "SELECT rank, number, instance FROM epochs WHERE rank >= 0"
-        rows: list[tuple[Any, ...]] = self._writer.execute(query).fetchall()
-        self._known = {Epoch(number, instance): rank for rank, number, instance in rows}
+        if not self._known:
+            query = "SELECT rank, number, instance FROM epochs WHERE rank >= 0"
+            rows: list[tuple[Any, ...]] = self._writer.execute(query).fetchall()
+            self._known = {Epoch(number, instance): rank for rank, number, instance in rows}
+        for epoch in sorted(epochs - self._known.keys()):
+            self._add(epoch)
         return self._known
 
     def _add(self, epoch: Epoch) -> None:
@@ -119,7 +115,6 @@ class Ranks:
             rank = self._between(epoch)
             assert rank is not None, f"there are {ROOM // 2} epochs of one number"
         self._writer.execute("INSERT INTO epochs VALUES (?, ?, ?)", (rank, *epoch))
-        assert self._known is not None
         self._known[epoch] = rank
 
     def _between(self, epoch: Epoch) -> int | None:
@@ -139,17 +134,20 @@ class Ranks:
 
     def _spread(self, number: int) -> None:
         """Give the epochs of a number ranks far apart, and their records with them."""
-        old = sorted(pair for pair in self._read().items() if pair[0].number == number)
-        step = ROOM // (len(old) + 1)
-        new = [(number * ROOM + (i + 1) * step, *epoch) for i, (epoch, _) in enumerate(old)]
+        epochs = sorted(epoch for epoch in self._known if epoch.number == number)
+        step = ROOM // (len(epochs) + 1)
+        new = {epoch: number * ROOM + i * step for i, epoch in enumerate(epochs, start=1)}
+        moves = [(self._known[epoch], rank) for epoch, rank in new.items()]
         self._writer.execute("DELETE FROM epochs WHERE number = ?", (number,))
-        self._writer.executemany("INSERT INTO epochs VALUES (?, ?, ?)", new)
+        self._writer.executemany(
+            "INSERT INTO epochs VALUES (?, ?, ?)", [(rank, *epoch) for epoch, rank in new.items()]
+        )
         # All in one statement, as one epoch's new rank may be another's old one.
         self._writer.execute(
             "WITH moved (old, new) AS MATERIALIZED"
             " (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
             " UPDATE records SET epoch = (SELECT new FROM moved WHERE old = epoch)"
             " WHERE epoch IN (SELECT old FROM moved)",
-            (json.dumps([(before[1], after[0]) for before, after in zip(old, new, strict=True)]),),
+            (json.dumps(moves),),
         )
-        self._read()
+        self._known |= new

@@ -300,9 +300,8 @@ class Store:
             "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM records WHERE value = '')"
         )
         with _reading():
-            rows: list[_Row] = self._pager.execute(query).fetchall()
-        ((records, tombstones),) = rows
-        return records, tombstones
+            counts: tuple[int, int] = self._pager.execute(query).get
+        return counts
 
     def page_by_key(
         self, after: str, limit: int, max_bytes: int, *, live_only: bool = False, prefix: str = ""

@@ -19,6 +19,12 @@ def merge(store: Store, some: Iterable[Record]) -> None:
         store.merge(entries_of(some))
 
 
+def spoil_text(store: Store) -> None:
+    """The value of `k` is no UTF-8: as a disk may leave it."""
+    merge(store, [record("k", 1)])
+    store._writer.execute("UPDATE records SET value = CAST(x'22a222' AS TEXT) WHERE key = 'k'")
+
+
 def held(store: Store) -> list[Record]:
     """All that a store holds, in key order."""
     return sorted(store.page_by_version(None, 10**6, 10**9))

@@ -13,6 +13,7 @@ from trikv.version import (
     PLAIN_EPOCH,
     Entry,
     Epoch,
+    Pair,
     Record,
     Version,
 )
@@ -47,27 +48,21 @@ records = st.builds(Record, keys, st.just("") | encoded_values, versions)
 
 encoded_texts = texts.map(lambda text: jsonvalue.encode(text, "value"))
 
+
+def _pairs(
+    keys: st.SearchStrategy[str],
+    values: st.SearchStrategy[str],
+    min_size: int = 1,
+    max_size: int | None = None,
+) -> st.SearchStrategy[list[Pair]]:
+    """No key stands twice."""
+    found = st.dictionaries(keys, values, min_size=min_size, max_size=max_size)
+    return found.map(lambda pairs: list(pairs.items()))
+
+
 # One write of several keys, of which some are deleted, of texts, of one, or of few that meet.
 entries = st.one_of(
-    st.builds(
-        Entry,
-        versions,
-        st.dictionaries(keys, encoded_texts, min_size=2, max_size=4).map(
-            lambda pairs: list(pairs.items())
-        ),
-    ),
-    st.builds(
-        Entry,
-        versions,
-        st.dictionaries(keys, st.just("") | encoded_values, min_size=1, max_size=4).map(
-            lambda pairs: list(pairs.items())
-        ),
-    ),
-    st.builds(
-        Entry,
-        close_versions,
-        st.dictionaries(st.sampled_from("abcé"), close_values, min_size=1).map(
-            lambda pairs: list(pairs.items())
-        ),
-    ),
+    st.builds(Entry, versions, _pairs(keys, encoded_texts, min_size=2, max_size=4)),
+    st.builds(Entry, versions, _pairs(keys, st.just("") | encoded_values, max_size=4)),
+    st.builds(Entry, close_versions, _pairs(st.sampled_from("abcé"), close_values)),
 )

@@ -19,6 +19,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.unit.stored import spoil_text
 from trikv.committer import (
     LONG_S,
     MAX_GROUP,
@@ -335,12 +336,10 @@ async def test_a_failing_trigger_fails_one_write_and_nobody_elses(tmp_path: Path
 
 async def test_a_spoilt_text_that_a_change_reads_fails_that_change_alone(tmp_path: Path) -> None:
     with closing(Store.open(tmp_path)) as store:
+        spoil_text(store)
         committer = Committer(store, run_in_thread)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(committer.run)
-            await committer.commit(put("k"))
-            spoilt = "UPDATE records SET value = CAST(x'22a222' AS TEXT)"
-            await committer.commit(lambda store: store._writer.execute(spoilt) and None)
             with pytest.raises(StorageFailed, match=r"could not commit: .*utf-8"):
                 await committer.commit(lambda store: store.current("k"))
             assert await committer.commit(put("a")) == "a"

@@ -16,7 +16,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.unit.stored import EPOCH, held, merge, record
+from tests.unit.stored import EPOCH, held, merge, record, spoil_text
 from tests.unit.strategies import close_epochs, close_records, close_versions, keys, records
 from trikv.database import FILE_NAME
 from trikv.digest import EMPTY_DIGEST
@@ -575,12 +575,6 @@ def test_what_was_staged_is_merged_and_what_was_held_beyond_it_is_told(
 
 
 # -- a database that is broken --------------------------------------------------------------------------
-
-
-def spoil_text(store: Store) -> None:
-    """One value that is no UTF-8: as a disk may leave it."""
-    merge(store, [record("k", 1)])
-    store._writer.execute("UPDATE records SET value = CAST(x'22a222' AS TEXT) WHERE key = 'k'")
 
 
 def test_a_text_that_is_spoilt_is_said_to_be_so_by_every_read(memory: Store) -> None:
