@@ -35,7 +35,7 @@ Durability = Literal["fsync", "os"]
 FILE_NAME = "trikv.sqlite3"
 LOCK_NAME = "lock"  # a database too, and empty: SQLite's locks work alike on every system
 APPLICATION_ID = 0x74726B76  # "trkv": tells our files from other programs'
-FORMAT = 2
+FORMAT = 3
 
 #: What SQLite raises. APSW adds what Python says of a text that is spoilt: it is no UTF-8.
 DatabaseFault = (apsw.Error, UnicodeDecodeError)

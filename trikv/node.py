@@ -204,7 +204,13 @@ class Node:
     async def scan(self, work: Callable[[], T]) -> T:
         """Read with the pages' connection, one page at a time. Raises StorageFailed."""
         async with self._one_scan_at_a_time:
-            return await self.run_blocking(work)
+            with self.store.shut_buffer():
+                try:
+                    while self.store.buffers:
+                        await self.committer.commit(partial(Store.empty_buffer, limit=SCAN_RECORDS))
+                except StorageFailed:  # a full disk can be read yet
+                    return await self.run_blocking(partial(self.store.as_if_emptied, work))
+                return await self.run_blocking(work)
 
 
 @asynccontextmanager

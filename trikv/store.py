@@ -20,26 +20,31 @@ leads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 
+from trikv.buffer import SCHEMA as BUFFER_SCHEMA
+from trikv.buffer import Buffer
 from trikv.database import FILE_NAME, PAGE_BYTES, Database, DatabaseFault, Durability
 from trikv.errors import SettingError, StorageFailed
 from trikv.messages import MAX_KEY_BYTES
 from trikv.ranks import RANKED, Ranks, at
 from trikv.ranks import SCHEMA as RANKS_SCHEMA
 from trikv.state import NodeState, state_of
-from trikv.version import NO_VERSION, Entry, Epoch, Record, Version
+from trikv.version import NO_VERSION, Entry, Epoch, Record, Version, wins
+
+T = TypeVar("T")
 
 #: The fact beside those of the state: see `Store.purged`.
 _PURGED = "purged"
 
 _SCHEMA = f"""
 {RANKS_SCHEMA}
+{BUFFER_SCHEMA}
 CREATE TABLE records (
     key TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL,  -- encoded JSON; empty for a tombstone
@@ -116,9 +121,9 @@ class Store:
         self.database = database = Database(path, durability, _SCHEMA)
         self._writer, self._reader, self._pager = database.writer, database.reader, database.pager
         self._ranks = Ranks(self._writer)
+        self._buffer = Buffer(database)
         try:
-            self.state = self._read_state()
-            self._ranks.check()
+            self._load()
         except BaseException:
             self.close()
             raise
@@ -142,6 +147,12 @@ class Store:
                 f"with a database of trikv's in it or none: {why}"
             ) from None
 
+    def _load(self) -> None:
+        """Raises apsw.Error, ValueError."""
+        self.state = self._read_state()
+        self._ranks.check()
+        self._buffer.load()
+
     def _read_state(self) -> NodeState:
         """Raises apsw.Error, ValueError."""
         facts: list[Any] = self._writer.execute("SELECT name, value FROM facts").fetchall()
@@ -164,30 +175,46 @@ class Store:
         try:
             yield
             self._writer.execute("COMMIT")
+            self._buffer.committed()
             self.database.committed()
         except BaseException:
             self.state, self.purged = before
             self._ranks.forget()
+            self._buffer.forget()
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
 
     def merge(self, entries: Sequence[Entry]) -> None:
         """Merge what was written into the map: each record stays only if it wins over what is there."""
-        ranks = self._ranks.of({entry.version.epoch for entry in entries})
-        rows: list[tuple[str, str, int, int]] = []
-        count = size = 0
-        for (epoch, timestamp_us), pairs in entries:
-            rank = ranks[epoch]
-            if len(pairs) < MANY_PAIRS:
-                rows += [(key, value, rank, timestamp_us) for key, value in pairs]
-            else:
-                self._writer.executemany(_merge_at(rank, timestamp_us), pairs)
-            count += len(pairs)
-            size += sum([len(value) for _, value in pairs])
-        self._writer.executemany(_MERGE, rows)
+        buffer = self._buffer
+        ripe = [entry for entry in entries if not buffer.take(entry)]
+        while buffer.overfull:
+            ripe.append(buffer.leave())
+        self._merge(ripe)
+
+    def _merge(self, entries: Sequence[Entry]) -> None:
+        """The same past the buffer."""
+        count, size = _merge(self._writer, self._ranks, entries)
         # One page of the map and one of the index for each, where their keys lie far apart.
         self.database.wrote(2 * count + size // PAGE_BYTES)
+
+    def empty_buffer(self, up_to: Version | None = None, limit: int | None = None) -> bool:
+        """Merge what is buffered, oldest first: up to a version, or until about so many records are.
+
+        Whether there was anything.
+        """
+        ripe: list[Entry] = []
+        records = 0
+        while (
+            (oldest := self._buffer.oldest_version) is not None
+            and (up_to is None or oldest <= up_to)
+            and (limit is None or records < limit)
+        ):
+            ripe.append(self._buffer.leave())
+            records += len(ripe[-1].pairs)
+        self._merge(ripe)
+        return bool(ripe)
 
     def set_state(self, state: NodeState) -> None:
         """What the node knows of itself from now on. Raises AssertionError if it contradicts itself."""
@@ -199,7 +226,8 @@ class Store:
 
     def current(self, key: str) -> Record | None:
         """The same as `get` as this transaction sees it."""
-        return _get(self._writer, key)
+        buffered = self._buffer.current(key)
+        return _newer(buffered, _get(self._writer, key))
 
     def purge(self, limit: int) -> int:
         """Remove tombstones up to the floor, so many at most; how many were removed.
@@ -208,17 +236,23 @@ class Store:
         """
         floor, kept = self.state.floor, self.kept
         bound = floor if kept is None else min(floor, kept)
-        victims = self._writer.execute(
+        victims = self._tombstones(bound, limit)
+        if victims and self.empty_buffer(up_to=bound):  # or what they deleted would be back
+            victims = self._tombstones(bound, limit)
+        if victims:
+            keys = [(one.key,) for one in victims]
+            self._writer.executemany("DELETE FROM records WHERE key = ?", keys)
+            self.set_purged(victims[-1].version)
+        return len(victims)
+
+    def _tombstones(self, bound: Version, limit: int) -> list[Record]:
+        """The oldest in the map, up to that version."""
+        rows = self._writer.execute(
             f"{_SELECT} WHERE value = '' AND (epoch, timestamp_us) <= {at(1)}"
             " ORDER BY epoch, timestamp_us LIMIT ?4",
             (*_version_row(bound), limit),
-        ).fetchall()
-        if victims:
-            self._writer.executemany(
-                "DELETE FROM records WHERE key = ?", [row[:1] for row in victims]
-            )
-            self.set_purged(_record(victims[-1]).version)
-        return len(victims)
+        )
+        return [_record(row) for row in rows.fetchall()]
 
     def set_purged(self, version: Version) -> None:
         """Tombstones up to this version may be missing from now on."""
@@ -244,6 +278,7 @@ class Store:
 
     def staged_strays(self) -> list[tuple[Record, Record | None]]:
         """What the map holds beyond it, each with what the other has of that key."""
+        self.empty_buffer()
         columns = ", ".join(f"{table}.{c}" for table in "rs" for c in _COLUMNS.split(", "))
         rows = self._writer.execute(
             f"SELECT {columns} FROM ({_SELECT}) r LEFT JOIN temp.staged s ON s.key = r.key"
@@ -264,24 +299,54 @@ class Store:
 
     # -- reads --------------------------------------------------------------------------------------
 
+    @property
+    def buffers(self) -> bool:
+        """Whether anything is not in the map yet, or may be so in a moment."""
+        return not self._buffer.empty
+
+    def shut_buffer(self) -> AbstractContextManager[None]:
+        """Inside all that is written goes to the map at once: for scans, which see the map alone.
+
+        What is buffered already they have merged first.
+        """
+        return self._buffer.shut()
+
+    def as_if_emptied(self, scan: Callable[[], T]) -> T:
+        """Scan what the map would be if the buffer could be emptied: it is merged, and that taken back.
+
+        For a disk that has no room for it. Nothing is written as long as it fits into SQLite's cache.
+        """
+        pager = self._pager
+        with _reading():
+            pager.execute("BEGIN IMMEDIATE")
+            try:
+                _merge(pager, Ranks(pager), self._buffer.entries)
+                return scan()
+            finally:
+                if pager.in_transaction:  # else SQLite has ended it
+                    pager.execute("ROLLBACK")
+
     def get(self, key: str) -> Record | None:
         """The record of a key, which may be a tombstone, or None."""
+        buffered = self._buffer.get(key)
         with _reading():
-            return _get(self._reader, key)
+            return _newer(buffered, _get(self._reader, key))
 
     def peek(self, key: str) -> Record | None:
         """The same on the pages' connection: for scans."""
-        with _reading():
+        with self._scanning():
             return _get(self._pager, key)
 
     def greatest_version(self) -> Version | None:
         """The version of the newest record; None if the map is empty."""
+        buffered = self._buffer.newest_version
         with _reading():
-            return _greatest(self._reader)
+            merged = _greatest(self._reader)
+        return max((v for v in (buffered, merged) if v is not None), default=None)
 
     def newest_version(self) -> Version | None:
         """The same on the pages' connection: for scans."""
-        with _reading():
+        with self._scanning():
             return _greatest(self._pager)
 
     def count_after(self, after: Version, limit: int) -> int:
@@ -290,7 +355,7 @@ class Store:
             "SELECT count(*) FROM (SELECT 1 FROM records"
             f" WHERE (epoch, timestamp_us) > {at(1)} LIMIT ?4)"
         )
-        with _reading():
+        with self._scanning():
             count: int = self._pager.execute(query, (*_version_row(after), limit)).get
         return count
 
@@ -299,7 +364,7 @@ class Store:
         query = (
             "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM records WHERE value = '')"
         )
-        with _reading():
+        with self._scanning():
             counts: tuple[int, int] = self._pager.execute(query).get
         return counts
 
@@ -319,7 +384,7 @@ class Store:
         if live_only:
             query += " AND value <> ''"
         query += " ORDER BY key LIMIT ?"
-        with _reading():
+        with self._scanning():
             return _bounded(self._pager.execute(query, (*bound, limit)), max_bytes)
 
     def page_by_version(self, after: Version | None, limit: int, max_bytes: int) -> list[Record]:
@@ -333,7 +398,7 @@ class Store:
             f"{_SELECT} WHERE (epoch, timestamp_us) > {at(1)}"
             " ORDER BY epoch, timestamp_us, key LIMIT ?4"
         )
-        with _reading():
+        with self._scanning():
             page = _bounded(self._pager.execute(query, (*bound, limit)), max_bytes)
             return self._whole_write(page, "> ?4")
 
@@ -346,9 +411,16 @@ class Store:
             f"{_SELECT} WHERE (epoch, timestamp_us) < {at(1)} AND (epoch, timestamp_us) > {at(4)}"
             " ORDER BY epoch DESC, timestamp_us DESC, key DESC LIMIT ?7"
         )
-        with _reading():
+        with self._scanning():
             rows = self._pager.execute(query, (*bound, *_version_row(after), limit))
             return self._whole_write(_bounded(rows, max_bytes), "< ?4")
+
+    @contextmanager
+    def _scanning(self) -> Iterator[None]:
+        """A read of what the map has, which must be all there is: see `shut_buffer`, `as_if_emptied`."""
+        assert self._buffer.newest_version is None or self._pager.in_transaction
+        with _reading():
+            yield
 
     def _whole_write(self, page: list[Record], beyond: str) -> list[Record]:
         """The page, and what is missing of its last write."""
@@ -358,6 +430,23 @@ class Store:
             rows = self._pager.execute(rest, (*_version_row(last.version), last.key)).fetchall()
             page.extend(map(_record, rows))
         return page
+
+
+def _merge(writer: apsw.Connection, ranks: Ranks, entries: Sequence[Entry]) -> tuple[int, int]:
+    """Merge what was written into the map; how many records that was, and of how many bytes."""
+    known = ranks.of({entry.version.epoch for entry in entries})
+    rows: list[tuple[str, str, int, int]] = []
+    count = size = 0
+    for (epoch, timestamp_us), pairs in entries:
+        rank = known[epoch]
+        if len(pairs) < MANY_PAIRS:
+            rows += [(key, value, rank, timestamp_us) for key, value in pairs]
+        else:
+            writer.executemany(_merge_at(rank, timestamp_us), pairs)
+        count += len(pairs)
+        size += sum([len(value) for _, value in pairs])
+    writer.executemany(_MERGE, rows)
+    return count, size
 
 
 def _get(connection: apsw.Connection, key: str) -> Record | None:
@@ -370,6 +459,11 @@ def _greatest(connection: apsw.Connection) -> Version | None:
         f"{_SELECT} ORDER BY epoch DESC, timestamp_us DESC LIMIT 1"
     ).fetchall()
     return _record(rows[0]).version if rows else None
+
+
+def _newer(buffered: Record | None, merged: Record | None) -> Record | None:
+    """Of what buffer and map have of a key, the one that counts."""
+    return buffered if buffered is not None and wins(buffered, merged) else merged
 
 
 def _version_row(version: Version) -> tuple[int, str, int]:

@@ -146,6 +146,84 @@ _ALL = (
         # It takes a disk that fails at the first write of a leadership.
         "tests/unit/test_ranks.py",
     ),
+    # -- the write buffer
+    Mutant(
+        "what leaves the buffer is lost",
+        "trikv.store",
+        "            ripe.append(buffer.leave())\n        self._merge(ripe)\n\n    def _merge",
+        "            buffer.leave()\n        self._merge(ripe)\n\n    def _merge",
+    ),
+    Mutant(
+        "a buffer that is not read at a start",
+        "trikv.store",
+        "        self._buffer.load()\n",
+        "",
+    ),
+    Mutant(
+        "a buffer that keeps what was rolled back",
+        "trikv.store",
+        "            self._buffer.forget()\n",
+        "",
+    ),
+    Mutant(
+        "a read that does not look into the buffer",
+        "trikv.store",
+        "return buffered if buffered is not None and wins(buffered, merged) else merged",
+        "return merged",
+    ),
+    Mutant(
+        "what is buffered taken for the newest there is",
+        "trikv.store",
+        "return buffered if buffered is not None and wins(buffered, merged) else merged",
+        "return buffered if buffered is not None else merged",
+    ),
+    Mutant(
+        "a condition that does not see what the same transaction buffers",
+        "trikv.buffer",
+        "        for kept in reversed(self._added):\n",
+        "        for kept in ():\n",
+        # Not by the walks: a client's condition is on what it was told, which is committed.
+        "tests/unit/test_buffer.py",
+    ),
+    Mutant(
+        "a scan beside the buffer",
+        "trikv.store",
+        "        return not self._buffer.empty\n",
+        "        return False\n",
+        also=(
+            (
+                "        assert self._buffer.newest_version is None or self._pager.in_transaction\n",
+                "",
+            ),
+        ),
+    ),
+    Mutant(
+        "a buffer that is not shut while it is scanned",
+        "trikv.buffer",
+        "        if self._shut:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "an older write buffered after a newer one",
+        "trikv.buffer",
+        "        if newest is not None and version <= newest:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "a tombstone purged from above what it deleted",
+        "trikv.store",
+        "        if victims and self.empty_buffer(up_to=bound):",
+        "        if False:",
+    ),
+    Mutant(
+        "a takeover that compares without the buffer",
+        "trikv.store",
+        '        """What the map holds beyond it, each with what the other has of that key."""\n'
+        "        self.empty_buffer()\n",
+        "",
+        # Not by the walks: it takes a takeover by a node that slept through another.
+        "tests/unit/test_buffer.py",
+    ),
     Mutant(
         "versions by the wall clock alone",
         "trikv.version",
@@ -413,7 +491,7 @@ _ALL = (
     Mutant(
         "a purge that nobody noted",
         "trikv.store",
-        "            self.set_purged(_record(victims[-1]).version)\n",
+        "            self.set_purged(victims[-1].version)\n",
         "",
         "tests/simulation/test_watch_walk.py",
     ),

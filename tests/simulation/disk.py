@@ -83,7 +83,7 @@ class SimulatedStore(Store):
             source.deserialize("main", image)
             with self._writer.backup("main", source, "main") as backup:
                 backup.step()
-        self.state = self._read_state()
+        self._load()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

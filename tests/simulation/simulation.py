@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import trio
 
+import trikv.buffer
 import trikv.committer
 import trikv.leadership
 import trikv.link
@@ -397,6 +398,8 @@ SMALL_BOUNDS = (
     (trikv.outbox, "MAX_BATCH_RECORDS", 5),
     (trikv.web.peer, "SCAN_BYTES", 150),
     (trikv.committer, "MAX_GROUP", 4),
+    (trikv.buffer, "LEAST_PAIRS", 2),  # all batches: clients' have two or three keys
+    (trikv.buffer, "MAX_RECORDS", 7),
     (trikv.leadership, "PURGE_RECORDS", 2),
     (trikv.watch, "PAGE_RECORDS", 3),
 )

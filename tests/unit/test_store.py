@@ -413,7 +413,8 @@ def test_pages_by_key_are_complete_and_bounded(
 
 def test_a_write_larger_than_a_page_is_one_page(memory: Store) -> None:
     write = [record(f"k{i:03}", 5, '"xxxxxxxxxx"') for i in range(100)]
-    merge(memory, [record("before", 4), *write, record("zafter", 6)])
+    with memory.shut_buffer():
+        merge(memory, [record("before", 4), *write, record("zafter", 6)])
     pages = [memory.page_by_version(None, 1, 10)]
     while page := memory.page_by_version(pages[-1][-1].version, 1, 10):
         pages.append(page)
