@@ -1,18 +1,17 @@
-"""The map on SQLite: one table, one upsert that is the merge. Synchronous.
+"""What a node keeps: the map, what is not in it yet, and what the node knows of itself. Synchronous.
 
-Beside the records lies what the node knows of itself, `NodeState`, in a table of facts, and with it up
-to where tombstones were purged here; all change in the same transactions.
+The map is a table (see `table`), with a write buffer before it (see `buffer`). Beside it lies what the
+node knows of itself, `NodeState`, in a table of facts, and with it up to where tombstones were purged
+here; all change in the same transactions.
 
 Rules
-- Nothing changes a record but `merge`, whose upsert is the merge rule of `trikv.version.wins` in SQL.
 - A change happens in a transaction, opened by the committer alone.
+- What is read of one key is the newer of what map and buffer have. What reads many keys reads the map
+  alone, and so must have shut and emptied the buffer before.
 - What goes wrong with the database while it is read is StorageFailed; inside a transaction it is left
   to the committer.
 - A read sees committed data only, and holds no transaction open after it returns, so that a long scan
   (which is many short pages) never holds back SQLite's checkpoints.
-
-How it works. Records lie in key order (`WITHOUT ROWID`); an index holds them in version order, which
-makes the map its own compacted replication log. Of a record's epoch they hold the rank (see `ranks`).
 
 What it does not know: how the file is opened and its log kept (see `database`), threads, trio, who
 leads.
@@ -21,20 +20,20 @@ leads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 
-from trikv.buffer import SCHEMA as BUFFER_SCHEMA
+from trikv import buffer, ranks, table
 from trikv.buffer import Buffer
 from trikv.database import FILE_NAME, PAGE_BYTES, Database, DatabaseFault, Durability
 from trikv.errors import SettingError, StorageFailed
 from trikv.messages import MAX_KEY_BYTES
-from trikv.ranks import RANKED, Ranks, at
-from trikv.ranks import SCHEMA as RANKS_SCHEMA
+from trikv.ranks import Ranks, at
 from trikv.state import NodeState, state_of
+from trikv.table import SELECT, record_of, size_of, version_row
 from trikv.version import NO_VERSION, Entry, Epoch, Record, Version, wins
 
 T = TypeVar("T")
@@ -43,16 +42,9 @@ T = TypeVar("T")
 _PURGED = "purged"
 
 _SCHEMA = f"""
-{RANKS_SCHEMA}
-{BUFFER_SCHEMA}
-CREATE TABLE records (
-    key TEXT NOT NULL PRIMARY KEY,
-    value TEXT NOT NULL,  -- encoded JSON; empty for a tombstone
-    epoch INTEGER NOT NULL,  -- its rank
-    timestamp_us INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX records_by_version ON records (epoch, timestamp_us);
-CREATE INDEX tombstones ON records (epoch, timestamp_us) WHERE value = '';
+{ranks.SCHEMA}
+{buffer.SCHEMA}
+{table.SCHEMA}
 CREATE TABLE facts (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO facts VALUES ('{_PURGED}', '{NO_VERSION}');
 """
@@ -61,50 +53,17 @@ _SET_FACT = (
     "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
 
-
-def _upsert(table: str, version: Sequence[str], source: str) -> str:
-    """The merge rule, for a table that has a version in these columns, in the order of what it is."""
-    compared = (*version, "value")
-    new = ", ".join(f"excluded.{column}" for column in compared)
-    old = ", ".join(f"{table}.{column}" for column in compared)
-    return (
-        f"INSERT INTO {table} (key, value, {', '.join(version)}) {source} ON CONFLICT (key) DO UPDATE"
-        f" SET {', '.join(f'{column} = excluded.{column}' for column in compared)}"
-        f" WHERE ({new}) > ({old})"
-    )
-
-
-_RANKED_VERSION = "epoch", "timestamp_us"
-_SPELT_VERSION = "number", "instance", "timestamp_us"
-
-_MERGE = _upsert("records", _RANKED_VERSION, "VALUES (?, ?, ?, ?)")
-
-
-def _merge_at(rank: int, timestamp_us: int) -> str:
-    """The same for keys and values of one version."""
-    return _upsert("records", _RANKED_VERSION, f"VALUES (?, ?, {rank}, {timestamp_us})")
-
-
-_STAGE = _upsert("staged", _SPELT_VERSION, "VALUES (?, ?, ?, ?, ?)")
-_MERGE_STAGED = _upsert(  # WHERE: else SQLite takes ON CONFLICT for that of a join
+_STAGE = table.upsert("staged", ("number", "instance", "timestamp_us"), "VALUES (?, ?, ?, ?, ?)")
+_MERGE_STAGED = table.upsert(  # WHERE: else SQLite takes ON CONFLICT for that of a join
     "records",
-    _RANKED_VERSION,
+    table.RANKED_VERSION,
     "SELECT key, value, rank, timestamp_us FROM temp.staged JOIN epochs USING (number, instance)"
     " WHERE true",
 )
 
-_COLUMNS = "key, value, number, instance, timestamp_us"
-_SELECT = f"SELECT {_COLUMNS} FROM {RANKED}"
-
-#: So many pairs of one write are worth a statement that has its version in it.
-MANY_PAIRS = 100
-
 #: Keys from here on are not reserved (see `messages.RESERVED_PREFIX`).
 _FIRST_KEY = "\1"
 _LAST_CHARACTER = "\U0010ffff"
-
-#: Key, value, number, instance, timestamp: as SQLite has it.
-_Row = tuple[Any, ...]
 
 #: More than any version, as a row.
 _ABOVE_ALL = (2**63 - 1, "", 0)
@@ -195,7 +154,7 @@ class Store:
 
     def _merge(self, entries: Sequence[Entry]) -> None:
         """The same past the buffer."""
-        count, size = _merge(self._writer, self._ranks, entries)
+        count, size = table.merge(self._writer, self._ranks, entries)
         # One page of the map and one of the index for each, where their keys lie far apart.
         self.database.wrote(2 * count + size // PAGE_BYTES)
 
@@ -227,7 +186,7 @@ class Store:
     def current(self, key: str) -> Record | None:
         """The same as `get` as this transaction sees it."""
         buffered = self._buffer.current(key)
-        return _newer(buffered, _get(self._writer, key))
+        return _newer(buffered, table.get(self._writer, key))
 
     def purge(self, limit: int) -> int:
         """Remove tombstones up to the floor, so many at most; how many were removed.
@@ -248,11 +207,11 @@ class Store:
     def _tombstones(self, bound: Version, limit: int) -> list[Record]:
         """The oldest in the map, up to that version."""
         rows = self._writer.execute(
-            f"{_SELECT} WHERE value = '' AND (epoch, timestamp_us) <= {at(1)}"
+            f"{SELECT} WHERE value = '' AND (epoch, timestamp_us) <= {at(1)}"
             " ORDER BY epoch, timestamp_us LIMIT ?4",
-            (*_version_row(bound), limit),
+            (*version_row(bound), limit),
         )
-        return [_record(row) for row in rows.fetchall()]
+        return [record_of(row) for row in rows.fetchall()]
 
     def set_purged(self, version: Version) -> None:
         """Tombstones up to this version may be missing from now on."""
@@ -274,23 +233,25 @@ class Store:
 
     def stage(self, records: Iterable[Record]) -> None:
         """Merge records into the map beside the map."""
-        self._writer.executemany(_STAGE, map(_row, records))
+        self._writer.executemany(_STAGE, map(table.row_of, records))
 
     def staged_strays(self) -> list[tuple[Record, Record | None]]:
         """What the map holds beyond it, each with what the other has of that key."""
         self.empty_buffer()
-        columns = ", ".join(f"{table}.{c}" for table in "rs" for c in _COLUMNS.split(", "))
+        columns = ", ".join(f"{side}.{c}" for side in "rs" for c in table.COLUMNS.split(", "))
         rows = self._writer.execute(
-            f"SELECT {columns} FROM ({_SELECT}) r LEFT JOIN temp.staged s ON s.key = r.key"
+            f"SELECT {columns} FROM ({SELECT}) r LEFT JOIN temp.staged s ON s.key = r.key"
             " WHERE (s.key IS NULL AND r.value <> '') OR (r.number, r.instance, r.timestamp_us, r.value)"
             " > (s.number, s.instance, s.timestamp_us, s.value)"
         ).fetchall()
-        return [(_record(row[:5]), None if row[5] is None else _record(row[5:])) for row in rows]
+        return [
+            (record_of(row[:5]), None if row[5] is None else record_of(row[5:])) for row in rows
+        ]
 
     def merge_staged(self) -> None:
         """Merge it all into the map."""
         query = "SELECT DISTINCT number, instance FROM temp.staged"
-        rows: list[_Row] = self._writer.execute(query).fetchall()
+        rows: list[table.Row] = self._writer.execute(query).fetchall()
         self._ranks.of({Epoch(*epoch) for epoch in rows})
         self._writer.execute(_MERGE_STAGED)
 
@@ -320,7 +281,7 @@ class Store:
         with _reading():
             pager.execute("BEGIN IMMEDIATE")
             try:
-                _merge(pager, Ranks(pager), self._buffer.entries)
+                table.merge(pager, Ranks(pager), self._buffer.entries)
                 return scan()
             finally:
                 if pager.in_transaction:  # else SQLite has ended it
@@ -330,24 +291,24 @@ class Store:
         """The record of a key, which may be a tombstone, or None."""
         buffered = self._buffer.get(key)
         with _reading():
-            return _newer(buffered, _get(self._reader, key))
+            return _newer(buffered, table.get(self._reader, key))
 
     def peek(self, key: str) -> Record | None:
         """The same on the pages' connection: for scans."""
         with self._scanning():
-            return _get(self._pager, key)
+            return table.get(self._pager, key)
 
     def greatest_version(self) -> Version | None:
         """The version of the newest record; None if the map is empty."""
         buffered = self._buffer.newest_version
         with _reading():
-            merged = _greatest(self._reader)
+            merged = table.greatest(self._reader)
         return max((v for v in (buffered, merged) if v is not None), default=None)
 
     def newest_version(self) -> Version | None:
         """The same on the pages' connection: for scans."""
         with self._scanning():
-            return _greatest(self._pager)
+            return table.greatest(self._pager)
 
     def count_after(self, after: Version, limit: int) -> int:
         """How many records have greater versions, counted up to `limit`."""
@@ -356,7 +317,7 @@ class Store:
             f" WHERE (epoch, timestamp_us) > {at(1)} LIMIT ?4)"
         )
         with self._scanning():
-            count: int = self._pager.execute(query, (*_version_row(after), limit)).get
+            count: int = self._pager.execute(query, (*version_row(after), limit)).get
         return count
 
     def count(self) -> tuple[int, int]:
@@ -371,12 +332,12 @@ class Store:
     def page_by_key(
         self, after: str, limit: int, max_bytes: int, *, live_only: bool = False, prefix: str = ""
     ) -> list[Record]:
-        """The records whose keys follow `after` ("" for the first), in key order, bounded.
+        """The records whose keys follow `after` ("" for the first), in key order, table.bounded.
 
         Reserved keys are left out. With a `prefix`, only keys that begin with it.
         """
         first = max(_FIRST_KEY, prefix)
-        query = f"{_SELECT} WHERE key {'>' if after >= first else '>='} ?"
+        query = f"{SELECT} WHERE key {'>' if after >= first else '>='} ?"
         bound: list[str | int] = [max(after, first)]
         if prefix:
             query += " AND key <= ?"
@@ -385,7 +346,7 @@ class Store:
             query += " AND value <> ''"
         query += " ORDER BY key LIMIT ?"
         with self._scanning():
-            return _bounded(self._pager.execute(query, (*bound, limit)), max_bytes)
+            return table.bounded(self._pager.execute(query, (*bound, limit)), max_bytes)
 
     def page_by_version(self, after: Version | None, limit: int, max_bytes: int) -> list[Record]:
         """The records with greater versions, in version order, bounded; [] at the end.
@@ -393,27 +354,27 @@ class Store:
         A page never ends inside a write: the records that share its last version are all in it, even
         past the bounds. So `after=page[-1].version` goes on without a gap.
         """
-        bound = _version_row(after) if after is not None else (-1, "", 0)
+        bound = version_row(after) if after is not None else (-1, "", 0)
         query = (
-            f"{_SELECT} WHERE (epoch, timestamp_us) > {at(1)}"
+            f"{SELECT} WHERE (epoch, timestamp_us) > {at(1)}"
             " ORDER BY epoch, timestamp_us, key LIMIT ?4"
         )
         with self._scanning():
-            page = _bounded(self._pager.execute(query, (*bound, limit)), max_bytes)
+            page = table.bounded(self._pager.execute(query, (*bound, limit)), max_bytes)
             return self._whole_write(page, "> ?4")
 
     def page_back(
         self, after: Version, before: Version | None, limit: int, max_bytes: int
     ) -> list[Record]:
         """The same from the newest on, or from below `before`, down to above `after`."""
-        bound = _version_row(before) if before is not None else _ABOVE_ALL
+        bound = version_row(before) if before is not None else _ABOVE_ALL
         query = (
-            f"{_SELECT} WHERE (epoch, timestamp_us) < {at(1)} AND (epoch, timestamp_us) > {at(4)}"
+            f"{SELECT} WHERE (epoch, timestamp_us) < {at(1)} AND (epoch, timestamp_us) > {at(4)}"
             " ORDER BY epoch DESC, timestamp_us DESC, key DESC LIMIT ?7"
         )
         with self._scanning():
-            rows = self._pager.execute(query, (*bound, *_version_row(after), limit))
-            return self._whole_write(_bounded(rows, max_bytes), "< ?4")
+            rows = self._pager.execute(query, (*bound, *version_row(after), limit))
+            return self._whole_write(table.bounded(rows, max_bytes), "< ?4")
 
     @contextmanager
     def _scanning(self) -> Iterator[None]:
@@ -424,59 +385,17 @@ class Store:
 
     def _whole_write(self, page: list[Record], beyond: str) -> list[Record]:
         """The page, and what is missing of its last write."""
-        rest = f"{_SELECT} WHERE (epoch, timestamp_us) = {at(1)} AND key {beyond} ORDER BY key"
+        rest = f"{SELECT} WHERE (epoch, timestamp_us) = {at(1)} AND key {beyond} ORDER BY key"
         if page:
             last = page[-1]
-            rows = self._pager.execute(rest, (*_version_row(last.version), last.key)).fetchall()
-            page.extend(map(_record, rows))
+            rows = self._pager.execute(rest, (*version_row(last.version), last.key)).fetchall()
+            page.extend(map(record_of, rows))
         return page
-
-
-def _merge(writer: apsw.Connection, ranks: Ranks, entries: Sequence[Entry]) -> tuple[int, int]:
-    """Merge what was written into the map; how many records that was, and of how many bytes."""
-    known = ranks.of({entry.version.epoch for entry in entries})
-    rows: list[tuple[str, str, int, int]] = []
-    count = size = 0
-    for (epoch, timestamp_us), pairs in entries:
-        rank = known[epoch]
-        if len(pairs) < MANY_PAIRS:
-            rows += [(key, value, rank, timestamp_us) for key, value in pairs]
-        else:
-            writer.executemany(_merge_at(rank, timestamp_us), pairs)
-        count += len(pairs)
-        size += sum([len(value) for _, value in pairs])
-    writer.executemany(_MERGE, rows)
-    return count, size
-
-
-def _get(connection: apsw.Connection, key: str) -> Record | None:
-    rows = connection.execute(f"{_SELECT} WHERE key = ?", (key,)).fetchall()
-    return _record(rows[0]) if rows else None
-
-
-def _greatest(connection: apsw.Connection) -> Version | None:
-    rows = connection.execute(
-        f"{_SELECT} ORDER BY epoch DESC, timestamp_us DESC LIMIT 1"
-    ).fetchall()
-    return _record(rows[0]).version if rows else None
 
 
 def _newer(buffered: Record | None, merged: Record | None) -> Record | None:
     """Of what buffer and map have of a key, the one that counts."""
     return buffered if buffered is not None and wins(buffered, merged) else merged
-
-
-def _version_row(version: Version) -> tuple[int, str, int]:
-    return (*version.epoch, version.timestamp_us)
-
-
-def _row(record: Record) -> _Row:
-    return (record.key, record.value, *_version_row(record.version))
-
-
-def _record(row: _Row) -> Record:
-    key, value, epoch, instance, timestamp_us = row
-    return Record(key, value, Version(Epoch(epoch, instance), timestamp_us))
 
 
 @contextmanager
@@ -488,24 +407,6 @@ def _reading() -> Iterator[None]:
         raise StorageFailed(f"this node could not read its database: {error}") from None
 
 
-def size_of(record: Record) -> int:
-    """What a record counts towards a page's bound."""
-    return len(record.key) + len(record.value)
-
-
 def reaches_end(page: Sequence[Record], limit: int, max_bytes: int) -> bool:
     """Whether a page that was read with these bounds came to neither: there was nothing further."""
     return len(page) < limit and sum(map(size_of, page)) < max_bytes
-
-
-def _bounded(rows: apsw.Cursor, max_bytes: int) -> list[Record]:
-    """Rows up to about `max_bytes` of keys and values, at least one; the cursor is closed after."""
-    page: list[Record] = []
-    size = 0
-    with closing(rows):  # or the read transaction would stay open and hold back checkpoints
-        for row in rows:
-            page.append(_record(row))
-            size += size_of(page[-1])
-            if size >= max_bytes:
-                break
-    return page

@@ -103,12 +103,12 @@ _ALL = (
     Mutant(
         "a page that ends inside a write",
         "trikv.store",
-        "            page.extend(map(_record, rows))\n",
+        "            page.extend(map(record_of, rows))\n",
         "",
     ),
     Mutant(
         "merge with >=",
-        "trikv.store",
+        "trikv.table",
         'WHERE ({new}) > ({old})"',
         'WHERE ({new[:-16]}) >= ({old[:-len(table) - 8]})"',  # all but the value
         # No leader issues a version twice, so no run of real nodes comes to this.
@@ -124,7 +124,7 @@ _ALL = (
     ),
     Mutant(
         "a read that failed half way keeps what it saw",
-        "trikv.store",
+        "trikv.table",
         "    with closing(rows):",
         "    if True:",
         # It takes a database with a text that is spoilt.

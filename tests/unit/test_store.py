@@ -181,7 +181,7 @@ def test_the_property_passes_the_right_rule() -> None:
 def test_writes_of_many_keys_merge_by_the_same_rule(
     monkeypatch: pytest.MonkeyPatch, many: int
 ) -> None:
-    monkeypatch.setattr("trikv.store.MANY_PAIRS", many)
+    monkeypatch.setattr("trikv.table.MANY_PAIRS", many)
     check_convergence(StoreReplica)
 
 
