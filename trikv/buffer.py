@@ -9,15 +9,16 @@ small component before it is merged into a large one.)
 Rules
 - What was written is here or in the map, or in both, and never in neither: it comes here, and leaves for
   the map, in transactions. Memory holds what the table holds, which is read when it is opened.
-- Whoever reads one key takes the newer of what the buffer and the map have of it. Whoever reads many has
-  the buffer emptied first, and shut meanwhile.
+- Whoever reads one key takes the newer of what the buffer and the map have of it. So the map must not
+  forget that a key was deleted as long as an older value of it may be seen here (`lowest_version`).
+  Whoever reads many keys has the buffer emptied first, and shut meanwhile.
 - The oldest write leaves first.
 - It is bounded, in records and bytes. A write that is small or very large, that deletes a key, or that
   is not newer than all that is here, is not taken.
 
 How it works. A write is one row. In memory it is a dict of its values, and one more dict says of each
-key which write has its newest. These change at a commit only, which may happen in another thread than
-that of those who look a key up.
+key which write has its newest. What readers see of this changes at a commit only, right after it, and
+maybe in another thread than theirs.
 
 What it does not know: the map, and how one merges into it.
 """
@@ -46,7 +47,7 @@ CREATE TABLE buffered (
 #: Records that are kept at most: of 10,000 keys that are written at random, 1 in 25 is still the newest.
 MAX_RECORDS = 32_000
 
-#: Bytes of keys and values that are kept at most.
+#: Bytes that are kept at most, as in the rows.
 MAX_BYTES = 16 * 2**20
 
 #: A write of fewer keys is merged at once.
@@ -63,11 +64,11 @@ class _Kept:
 
     __slots__ = ("row", "size", "values", "version")
 
-    def __init__(self, version: Version, values: dict[str, str], row: int = 0) -> None:
+    def __init__(self, version: Version, values: dict[str, str], size: int, row: int = 0) -> None:
         self.version = version
         self.values = values
+        self.size = size
         self.row = row
-        self.size = sum(map(len, values)) + sum(map(len, values.values()))
 
     def record(self, key: str) -> Record:
         return Record(key, self.values[key], self.version)
@@ -91,7 +92,8 @@ class Buffer:
         rows: list[tuple[Any, ...]] = self._database.writer.execute(query).fetchall()
         for row, version, pairs in rows:
             try:
-                self._add(_Kept(Version.parse(version), _PAIRS.decode(pairs), row))
+                values = _PAIRS.decode(pairs)
+                self._add(_Kept(Version.parse(version), values, len(pairs.encode()), row))
             except (ValueError, msgspec.DecodeError):
                 raise apsw.CorruptError("what it says of large writes is not whole") from None
         self.committed()
@@ -117,7 +119,7 @@ class Buffer:
         return [Entry(kept.version, [*kept.values.items()]) for kept in [*self._kept]]
 
     def get(self, key: str) -> Record | None:
-        """What is here of a key. To be asked before the map: what leaves meanwhile is there by then."""
+        """What is here of a key. To be asked before the map: what leaves after this is there already."""
         kept = self._newest.get(key)
         return None if kept is None else kept.record(key)
 
@@ -138,10 +140,16 @@ class Buffer:
         return self._records > MAX_RECORDS or self._size > MAX_BYTES
 
     @property
-    def oldest_version(self) -> Version | None:
-        """The version of the oldest write here."""
-        kept = self._oldest
-        return None if kept is None else kept.version
+    def holds_any(self) -> bool:
+        """Whether anything can leave."""
+        return self._oldest is not None
+
+    @property
+    def lowest_version(self) -> Version | None:
+        """Nothing older may be seen here. (What leaves in this transaction is seen until the next.)"""
+        if self._kept:
+            return self._kept[0].version
+        return self._added[0].version if self._added else None
 
     def current(self, key: str) -> Record | None:
         """What is here of a key."""
@@ -158,16 +166,20 @@ class Buffer:
         newest = self._added[-1].version if self._added else self.newest_version
         if newest is not None and version <= newest:
             return False
-        kept = _Kept(version, dict(pairs))
-        if kept.size > MAX_WRITE_BYTES or "" in kept.values.values():
+        values = dict(pairs)
+        if "" in values.values():
             return False
+        text = msgspec.json.encode(values)
+        if len(text) > MAX_WRITE_BYTES:
+            return False
+        kept = _Kept(version, values, len(text))
         self._add(kept)  # before the look: who shuts it at this moment sees this one, or is seen
         if self._shut:
             self._count(self._added.pop(), -1)
             return False
-        text = msgspec.json.encode(kept.values).decode()
         writer = self._database.writer
-        writer.execute("INSERT INTO buffered (version, pairs) VALUES (?, ?)", (str(version), text))
+        row = (str(version), text.decode())
+        writer.execute("INSERT INTO buffered (version, pairs) VALUES (?, ?)", row)
         kept.row = writer.last_insert_rowid()
         self._database.wrote(2 + len(text) // PAGE_BYTES)
         return True

@@ -18,7 +18,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -57,6 +57,10 @@ SCAN_RECORDS = 2_000
 SCAN_BYTES = 2 * 2**20
 
 
+#: A write buffer that no large write has come to for so long is emptied.
+REST_S = 5.0
+
+
 def wall_clock_us() -> int:
     return time.time_ns() // 1000
 
@@ -83,7 +87,7 @@ class Node:
         """Set when a stop begins: what would go on for ever is to end."""
         self.tally = RequestTally()
         self.feed = Feed(self, self.now_us)
-        self.survey = Survey(self.store, self.scan)
+        self.survey = Survey(self.store, self.scan, self.run_blocking)
         self.loop_delay = LoopDelay()
 
     @property
@@ -202,7 +206,10 @@ class Node:
             after = last
 
     async def scan(self, work: Callable[[], T]) -> T:
-        """Read with the pages' connection, one page at a time. Raises StorageFailed."""
+        """Read with the pages' connection, one page at a time: the map, with all that was buffered.
+
+        Raises StorageFailed; NotReady once the node has stopped.
+        """
         async with self._one_scan_at_a_time:
             with self.store.shut_buffer():
                 try:
@@ -211,6 +218,21 @@ class Node:
                 except StorageFailed:  # a full disk can be read yet
                     return await self.run_blocking(partial(self.store.as_if_emptied, work))
                 return await self.run_blocking(work)
+
+    async def empty_buffer_at_rest(self) -> None:
+        """Have the buffer emptied where no large write has come for a while.
+
+        So scans seldom have to, and tombstones can be purged. Runs until it is cancelled.
+        """
+        before = None
+        while True:
+            await trio.sleep(REST_S)
+            newest = self.store.buffered_up_to
+            if newest == before:
+                with suppress(StorageFailed):  # it is tried again
+                    while newest is not None and self.store.buffered_up_to == newest:
+                        await self.committer.commit(partial(Store.empty_buffer, limit=SCAN_RECORDS))
+            before = newest
 
 
 @asynccontextmanager
@@ -246,6 +268,7 @@ async def open_node(
                     )
                     wires.start_soon(node.survey.run)
                     wires.start_soon(node.feed.run)
+                    wires.start_soon(node.empty_buffer_at_rest)
                     if config.role == "leader":
                         node.takeover = _takeover(node, now_us, rng)
                         wires.start_soon(_lead, node, node.takeover, background, rng)

@@ -7,7 +7,7 @@ Rules
 - Of two epochs the greater has the greater rank, at every commit.
 - Whoever reads resolves ranks in the statement that reads the records (`RANKED`, `at`), so in the same
   state of the database, whatever is committed meanwhile. Only the writer keeps them in mind.
-- An epoch gets its rank in the transaction that first brings a record of it, and has one ever after.
+- An epoch gets its rank in the transaction that first merges a record of it, and has one ever after.
 
 How it works. Each epoch number has `ROOM` ranks of its own. The first epoch of a number gets the middle
 one; as a rule it is the only one, as leaderships share a number only where one began without knowing of

@@ -5,7 +5,8 @@ node knows of itself, `NodeState`, in a table of facts, and with it up to where 
 here; all change in the same transactions.
 
 Rules
-- A change happens in a transaction, opened by the committer alone.
+- A change happens in a transaction, opened by the committer alone. (A scan of a full disk opens one
+  that it takes back.)
 - What is read of one key is the newer of what map and buffer have. What reads many keys reads the map
   alone, and so must have shut and emptied the buffer before.
 - What goes wrong with the database while it is read is StorageFailed; inside a transaction it is left
@@ -158,22 +159,14 @@ class Store:
         # One page of the map and one of the index for each, where their keys lie far apart.
         self.database.wrote(2 * count + size // PAGE_BYTES)
 
-    def empty_buffer(self, up_to: Version | None = None, limit: int | None = None) -> bool:
-        """Merge what is buffered, oldest first: up to a version, or until about so many records are.
-
-        Whether there was anything.
-        """
+    def empty_buffer(self, limit: int | None = None) -> None:
+        """Merge what is buffered, oldest first: all of it, or until about so many records are."""
         ripe: list[Entry] = []
         records = 0
-        while (
-            (oldest := self._buffer.oldest_version) is not None
-            and (up_to is None or oldest <= up_to)
-            and (limit is None or records < limit)
-        ):
+        while self._buffer.holds_any and (limit is None or records < limit):
             ripe.append(self._buffer.leave())
             records += len(ripe[-1].pairs)
         self._merge(ripe)
-        return bool(ripe)
 
     def set_state(self, state: NodeState) -> None:
         """What the node knows of itself from now on. Raises AssertionError if it contradicts itself."""
@@ -191,27 +184,25 @@ class Store:
     def purge(self, limit: int) -> int:
         """Remove tombstones up to the floor, so many at most; how many were removed.
 
-        Those that are `kept` stay until the floor has risen again.
+        Those that are `kept` stay until the floor has risen again, and so do those that hide what they
+        deleted in the buffer.
         """
         floor, kept = self.state.floor, self.kept
         bound = floor if kept is None else min(floor, kept)
-        victims = self._tombstones(bound, limit)
-        if victims and self.empty_buffer(up_to=bound):  # or what they deleted would be back
-            victims = self._tombstones(bound, limit)
-        if victims:
-            keys = [(one.key,) for one in victims]
-            self._writer.executemany("DELETE FROM records WHERE key = ?", keys)
-            self.set_purged(victims[-1].version)
-        return len(victims)
-
-    def _tombstones(self, bound: Version, limit: int) -> list[Record]:
-        """The oldest in the map, up to that version."""
         rows = self._writer.execute(
             f"{SELECT} WHERE value = '' AND (epoch, timestamp_us) <= {at(1)}"
             " ORDER BY epoch, timestamp_us LIMIT ?4",
             (*version_row(bound), limit),
         )
-        return [record_of(row) for row in rows.fetchall()]
+        lowest = self._buffer.lowest_version
+        victims = [
+            one for one in map(record_of, rows.fetchall()) if lowest is None or one.version < lowest
+        ]
+        if victims:
+            keys = [(one.key,) for one in victims]
+            self._writer.executemany("DELETE FROM records WHERE key = ?", keys)
+            self.set_purged(victims[-1].version)
+        return len(victims)
 
     def set_purged(self, version: Version) -> None:
         """Tombstones up to this version may be missing from now on."""
@@ -223,7 +214,8 @@ class Store:
     # and merges or exchanges the two in one transaction.
 
     def begin_staging(self) -> None:
-        """An empty map beside the map."""
+        """An empty map beside the map, which holds all there is from now on: see `staged_strays`."""
+        self.empty_buffer()
         self.end_staging()
         self._writer.execute(
             "CREATE TEMP TABLE staged (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL,"
@@ -237,7 +229,7 @@ class Store:
 
     def staged_strays(self) -> list[tuple[Record, Record | None]]:
         """What the map holds beyond it, each with what the other has of that key."""
-        self.empty_buffer()
+        assert not self._buffer.holds_any
         columns = ", ".join(f"{side}.{c}" for side in "rs" for c in table.COLUMNS.split(", "))
         rows = self._writer.execute(
             f"SELECT {columns} FROM ({SELECT}) r LEFT JOIN temp.staged s ON s.key = r.key"
@@ -261,6 +253,11 @@ class Store:
     # -- reads --------------------------------------------------------------------------------------
 
     @property
+    def buffered_up_to(self) -> Version | None:
+        """The version of the newest write that is not in the map, or not all of it."""
+        return self._buffer.newest_version
+
+    @property
     def buffers(self) -> bool:
         """Whether anything is not in the map yet, or may be so in a moment."""
         return not self._buffer.empty
@@ -275,10 +272,11 @@ class Store:
     def as_if_emptied(self, scan: Callable[[], T]) -> T:
         """Scan what the map would be if the buffer could be emptied: it is merged, and that taken back.
 
-        For a disk that has no room for it. Nothing is written as long as it fits into SQLite's cache.
+        For a disk that has no room for it: nothing is written, what is merged stays in memory.
         """
         pager = self._pager
         with _reading():
+            pager.execute("PRAGMA cache_spill = OFF")
             pager.execute("BEGIN IMMEDIATE")
             try:
                 table.merge(pager, Ranks(pager), self._buffer.entries)
@@ -300,7 +298,7 @@ class Store:
 
     def greatest_version(self) -> Version | None:
         """The version of the newest record; None if the map is empty."""
-        buffered = self._buffer.newest_version
+        buffered = self.buffered_up_to
         with _reading():
             merged = table.greatest(self._reader)
         return max((v for v in (buffered, merged) if v is not None), default=None)
@@ -379,7 +377,7 @@ class Store:
     @contextmanager
     def _scanning(self) -> Iterator[None]:
         """A read of what the map has, which must be all there is: see `shut_buffer`, `as_if_emptied`."""
-        assert self._buffer.newest_version is None or self._pager.in_transaction
+        assert self.buffered_up_to is None or self._pager.in_transaction
         with _reading():
             yield
 

@@ -44,7 +44,11 @@ class Survey:
     """How large a store is, as far as is known."""
 
     def __init__(
-        self, store: Store, scan: RunBlocking, clock_s: Callable[[], float] = time.perf_counter
+        self,
+        store: Store,
+        scan: RunBlocking,
+        run_blocking: RunBlocking,
+        clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.records: int | None = None
         """Tombstones included; None: not counted yet."""
@@ -55,6 +59,7 @@ class Survey:
         """What is free on its disk."""
         self._store = store
         self._scan = scan
+        self._run_blocking = run_blocking
         self._clock_s = clock_s
         self._counted_s = 0.0
         self._count_again_s = -math.inf
@@ -79,17 +84,21 @@ class Survey:
             await self._asked.wait()
             self._asked = trio.Event()
             with suppress(StorageFailed, OSError):  # what is known stays, and grows old
-                await self._scan(self._look)
+                if self._clock_s() >= self._count_again_s:
+                    await self._scan(self._count)
+                await self._run_blocking(self._measure)
             looked, self._looked = self._looked, trio.Event()
             looked.set()
 
-    def _look(self) -> None:
-        """Raises StorageFailed, OSError."""
+    def _count(self) -> None:
+        """Raises StorageFailed."""
         began_s = self._clock_s()
-        if began_s >= self._count_again_s:
-            self.records, self.tombstones = self._store.count()
-            self._counted_s = self._clock_s()
-            self._count_again_s = self._counted_s + COUNT_PAUSE * (self._counted_s - began_s)
+        self.records, self.tombstones = self._store.count()
+        self._counted_s = self._clock_s()
+        self._count_again_s = self._counted_s + COUNT_PAUSE * (self._counted_s - began_s)
+
+    def _measure(self) -> None:
+        """Raises OSError."""
         path = self._store.database.path
         if path is not None:
             names = {"database": path, "wal": log_of(path)}

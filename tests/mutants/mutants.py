@@ -192,7 +192,7 @@ _ALL = (
         "        return False\n",
         also=(
             (
-                "        assert self._buffer.newest_version is None or self._pager.in_transaction\n",
+                "        assert self.buffered_up_to is None or self._pager.in_transaction\n",
                 "",
             ),
         ),
@@ -212,17 +212,17 @@ _ALL = (
     Mutant(
         "a tombstone purged from above what it deleted",
         "trikv.store",
-        "        if victims and self.empty_buffer(up_to=bound):",
-        "        if False:",
+        " if lowest is None or one.version < lowest\n",
+        "\n",
     ),
     Mutant(
         "a takeover that compares without the buffer",
         "trikv.store",
-        '        """What the map holds beyond it, each with what the other has of that key."""\n'
-        "        self.empty_buffer()\n",
-        "",
+        "        self.empty_buffer()\n        self.end_staging()\n",
+        "        self.end_staging()\n",
         # Not by the walks: it takes a takeover by a node that slept through another.
         "tests/unit/test_buffer.py",
+        also=(("        assert not self._buffer.holds_any\n", ""),),
     ),
     Mutant(
         "versions by the wall clock alone",

@@ -8,6 +8,7 @@ from trio.testing import MockClock
 
 from tests.simulation.fleet import Fleet, open_fleet
 from trikv import buffer
+from trikv.node import REST_S
 
 pytestmark = pytest.mark.trio
 
@@ -105,3 +106,29 @@ async def test_a_leader_started_on_another_disk_reads_what_was_buffered_there(
         await fleet.wait_quiet("n0")
         await fleet.assert_equal()
         assert (await fleet.ask("n0", "GET", "/kv/{key}", key="c"))[1]["value"] == 1
+
+
+async def test_a_buffer_that_nothing_comes_to_is_emptied_and_its_tombstones_are_purged(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(1, write_quorum=1) as fleet:
+        assert await write(fleet, "n0", 1) == 200
+        assert (await fleet.ask("n0", "DELETE", "/kv/{key}", key="a"))[0] == 200
+        fleet.disks["n1"].full = True  # it tries again
+        await trio.sleep(3 * REST_S)
+        fleet.disks["n1"].full = False
+        await trio.sleep(3 * REST_S)
+        assert not any(fleet.stores[name].buffers for name in ("n0", "n1"))
+        assert (await fleet.put("n0", "d", 2))[0] == 200  # the floor rises once more
+        await trio.sleep(10)
+        for name in ("n0", "n1"):
+            assert fleet.stores[name].count() == (4, 0)  # b, c, d, and the configuration
+            assert fleet.stores[name].get("a") is None
+
+
+async def test_a_buffer_that_large_writes_come_to_is_let_be(autojump_clock: MockClock) -> None:
+    async with open_fleet(1, write_quorum=1) as fleet:
+        for value in range(10):
+            assert await write(fleet, "n0", value) == 200
+            await trio.sleep(0.9 * REST_S)
+            assert fleet.stores["n0"].buffers

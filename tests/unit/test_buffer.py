@@ -112,21 +112,34 @@ class BufferedStoreAgreesWithDict(RuleBasedStateMachine):
         with self.store.transaction():
             self._merge(entries)
 
-    @rule(entries=some_entries, floor=some_versions)
-    def write_and_purge(self, entries: list[Entry], floor: Version) -> None:
-        floor = max(floor, self.floor)
+    def _purge(self, floor: Version) -> None:
+        """What is hidden in the buffer by a tombstone may keep it; nothing else changes for anyone."""
+        self.floor = max(floor, self.floor)
+        self.store.set_state(
+            NodeState(promised=LAST, established=LAST, watermark=self.floor, floor=self.floor)
+        )
+        self.store.purge(10**6)
+        for key, one in [*self.model.items()]:
+            if one.deleted and one.version <= self.floor and self.store.current(key) is None:
+                del self.model[key]
+        for key in KEYS:
+            assert self.store.current(key) == self.model.get(key)
+
+    @rule(entries=some_entries, floor=some_versions, emptied=st.none() | st.integers(1, 9))
+    def write_and_purge(self, entries: list[Entry], floor: Version, emptied: int | None) -> None:
         with self.store.transaction():
             self._merge(entries)
-            self.store.set_state(
-                NodeState(promised=LAST, established=LAST, watermark=floor, floor=floor)
-            )
-            self.store.purge(10**6)
-        self.floor = floor
-        self.model = {
-            key: one
-            for key, one in self.model.items()
-            if not (one.deleted and one.version <= floor)
-        }
+            if emptied is not None:
+                self.store.empty_buffer(limit=emptied)
+            self._purge(floor)
+
+    @rule(floor=some_versions)
+    def purge_with_nothing_buffered(self, floor: Version) -> None:
+        with self.store.transaction():
+            self.store.empty_buffer()
+        with self.store.transaction():
+            self._purge(floor)
+        assert not any(one.deleted and one.version <= self.floor for one in self.model.values())
 
     @rule(entries=some_entries, emptied=st.booleans())
     def fail_half_way(self, entries: list[Entry], emptied: bool) -> None:
@@ -224,7 +237,7 @@ def test_a_large_write_is_kept_and_only_what_is_still_the_newest_is_merged(memor
 
 
 def test_bytes_are_bounded_too(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffer, "MAX_BYTES", 29)  # a write here has 10
+    monkeypatch.setattr(buffer, "MAX_BYTES", 60)  # a row here has 27
     for timestamp_us in range(1, 6):
         write(memory, written(timestamp_us))
     assert rows(memory) == (2, 0)
@@ -252,26 +265,35 @@ def test_what_is_not_to_be_kept_is_merged_at_once(
         assert memory.get(one.key) == one
 
 
-def test_a_purge_brings_nothing_back_that_was_buffered_below_the_tombstone(on_disk: Store) -> None:
-    write(on_disk, written(1))
-    merge(on_disk, [record("a", 2, "")])
-    floor = Version(EPOCH, 3)
-    state = NodeState(promised=EPOCH, established=EPOCH, watermark=floor, floor=floor)
+def purge(store: Store, up_to: int) -> int:
+    """In a transaction."""
+    floor = Version(EPOCH, up_to)
+    store.set_state(NodeState(promised=EPOCH, established=EPOCH, watermark=floor, floor=floor))
+    return store.purge(9)
+
+
+def test_a_purge_leaves_what_hides_a_value_in_the_buffer(on_disk: Store) -> None:
+    deleted = [record("a", 1, ""), record("b", 3, "")]
+    merge(on_disk, deleted[:1])
+    write(on_disk, written(2, "bc"))
+    merge(on_disk, deleted[1:])
     with on_disk.transaction():
-        on_disk.set_state(state)
-        assert on_disk.purge(9) == 1
+        on_disk.empty_buffer()  # others see what leaves until it is committed
+        assert purge(on_disk, 4) == 1
+        assert on_disk.current("b") == on_disk.get("b") == deleted[1]
     assert on_disk.get("a") is None
-    assert scanned(on_disk) == [record("b", 1, '"1b"')]
+    assert on_disk.get("b") == deleted[1]
+    with on_disk.transaction():
+        assert purge(on_disk, 4) == 1
+    assert on_disk.get("b") is None
+    assert scanned(on_disk) == [record("c", 2, '"2c"')]
 
 
 def test_a_purge_does_not_take_what_was_buffered_above_the_tombstone(memory: Store) -> None:
     merge(memory, [record("a", 1, "")])
     write(memory, written(2))
-    floor = Version(EPOCH, 2)
-    state = NodeState(promised=EPOCH, established=EPOCH, watermark=floor, floor=floor)
     with memory.transaction():
-        memory.set_state(state)
-        assert memory.purge(9) == 0
+        assert purge(memory, 2) == 1
     assert scanned(memory) == written(2).records
 
 
@@ -324,6 +346,38 @@ def test_a_key_is_never_older_than_it_was_while_writes_come_and_leave_in_another
             seen[key] = found.version
     writer.join()
     assert max(one.version for one in scanned(on_disk)) == Version(EPOCH, last)
+
+
+def test_what_was_deleted_is_not_seen_again_while_it_is_purged_in_another_thread(
+    on_disk: Store,
+) -> None:
+    """Whatever leaves the buffer, or is purged, between the two looks of a reader."""
+    deleted_us = [0]
+    reading = threading.Lock()
+
+    def change() -> None:
+        for timestamp_us in range(10, 3_000, 10):
+            write(on_disk, written(timestamp_us))
+            merge(on_disk, [record("a", timestamp_us + 1, "")])
+            deleted_us[0] = timestamp_us + 1
+            with on_disk.transaction():
+                on_disk.empty_buffer()
+                purge(on_disk, timestamp_us + 2)
+            with (
+                reading
+            ):  # no reader outlives two commits, as it is in the loop that is told of each
+                pass
+            with on_disk.transaction():
+                purge(on_disk, timestamp_us + 2)
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    while writer.is_alive():
+        with reading:
+            before_us = deleted_us[0]
+            found = on_disk.get("a")
+        assert found is None or found.deleted or found.version.timestamp_us > before_us
+    writer.join()
 
 
 def test_pages_are_whole_while_large_writes_are_made_in_another_thread(on_disk: Store) -> None:

@@ -63,7 +63,7 @@ async def test_records_and_tombstones_are_counted_and_files_measured(
     fill(store, records(7))
     fill(store, [Record("k1", "", Version(Epoch(2, "a"), 1))])
     disk = Disk()
-    survey = Survey(store, disk.scan, disk.clock_s)
+    survey = Survey(store, disk.scan, disk.scan, disk.clock_s)
     assert survey.records is None
     nursery.start_soon(survey.run)
     await survey.ask()
@@ -80,7 +80,7 @@ async def test_a_store_in_memory_has_no_files(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     disk = Disk()
-    survey = Survey(Store.open(None), disk.scan, disk.clock_s)
+    survey = Survey(Store.open(None), disk.scan, disk.scan, disk.clock_s)
     nursery.start_soon(survey.run)
     await survey.ask()
     found: tuple[object, ...] = (survey.records, survey.file_bytes, survey.free_bytes)
@@ -92,7 +92,7 @@ async def test_nothing_is_looked_at_unless_somebody_asks(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     disk = Disk()
-    nursery.start_soon(Survey(Store.open(None), disk.scan, disk.clock_s).run)
+    nursery.start_soon(Survey(Store.open(None), disk.scan, disk.scan, disk.clock_s).run)
     await trio.sleep(3600)
     assert disk.asked == 0
     nursery.cancel_scope.cancel()
@@ -102,7 +102,7 @@ async def test_counting_takes_a_thousandth_of_the_time(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     store, disk = Store.open(None), Disk(took_s=0.1)
-    survey = Survey(store, disk.scan, disk.clock_s)
+    survey = Survey(store, disk.scan, disk.scan, disk.clock_s)
     nursery.start_soon(survey.run)
     await survey.ask()
     fill(store, records(3))
@@ -120,7 +120,7 @@ async def test_a_slow_disk_is_not_waited_for_and_its_answer_is_there_the_next_ti
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     disk = Disk(took_s=50.0)
-    survey = Survey(Store.open(None), disk.scan, disk.clock_s)
+    survey = Survey(Store.open(None), disk.scan, disk.scan, disk.clock_s)
     nursery.start_soon(survey.run)
     for _ in range(3):  # one look for all that ask meanwhile
         began = trio.current_time()
@@ -136,7 +136,7 @@ async def test_what_cannot_be_read_stays_as_it_was_known(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     store, disk = Store.open(None), Disk()
-    survey = Survey(store, disk.scan, disk.clock_s)
+    survey = Survey(store, disk.scan, disk.scan, disk.clock_s)
     nursery.start_soon(survey.run)
     await survey.ask()
     fill(store, records(3))
