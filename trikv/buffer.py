@@ -142,7 +142,7 @@ class Buffer:
     @property
     def holds_any(self) -> bool:
         """Whether anything can leave."""
-        return self._oldest is not None
+        return self._left < len(self._kept) or bool(self._added)
 
     @property
     def lowest_version(self) -> Version | None:
@@ -186,15 +186,14 @@ class Buffer:
 
     def leave(self) -> Entry:
         """The oldest write leaves: what of it is to be merged into the map."""
-        kept = self._oldest
-        assert kept is not None
-        if kept in self._added:
-            self._added.remove(kept)
-            pairs = [*kept.values.items()]
-        else:
+        if self._left < len(self._kept):
+            kept = self._kept[self._left]
             self._left += 1
             newest = self._newest
             pairs = [pair for pair in kept.values.items() if newest[pair[0]] is kept]
+        else:
+            kept = self._added.pop(0)
+            pairs = [*kept.values.items()]
         self._count(kept, -1)
         self._database.writer.execute("DELETE FROM buffered WHERE id = ?", (kept.row,))
         self._database.wrote(2)
@@ -218,12 +217,6 @@ class Buffer:
         self._left = self._records = self._size = 0
         for kept in self._kept:
             self._count(kept, 1)
-
-    @property
-    def _oldest(self) -> _Kept | None:
-        if self._left < len(self._kept):
-            return self._kept[self._left]
-        return self._added[0] if self._added else None
 
     def _add(self, kept: _Kept) -> None:
         self._added.append(kept)

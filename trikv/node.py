@@ -56,7 +56,6 @@ DRAIN_S = 5.0
 SCAN_RECORDS = 2_000
 SCAN_BYTES = 2 * 2**20
 
-
 #: A write buffer that no large write has come to for so long is emptied.
 REST_S = 5.0
 
@@ -214,7 +213,7 @@ class Node:
             with self.store.shut_buffer():
                 try:
                     while self.store.buffers:
-                        await self.committer.commit(partial(Store.empty_buffer, limit=SCAN_RECORDS))
+                        await self._empty_buffer_a_little()
                 except StorageFailed:  # a full disk can be read yet
                     return await self.run_blocking(partial(self.store.as_if_emptied, work))
                 return await self.run_blocking(work)
@@ -231,8 +230,12 @@ class Node:
             if newest == before:
                 with suppress(StorageFailed):  # it is tried again
                     while newest is not None and self.store.buffered_up_to == newest:
-                        await self.committer.commit(partial(Store.empty_buffer, limit=SCAN_RECORDS))
+                        await self._empty_buffer_a_little()
             before = newest
+
+    async def _empty_buffer_a_little(self) -> None:
+        """Raises StorageFailed, NotReady."""
+        await self.committer.commit(partial(Store.empty_buffer, limit=SCAN_RECORDS))
 
 
 @asynccontextmanager

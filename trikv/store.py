@@ -330,7 +330,7 @@ class Store:
     def page_by_key(
         self, after: str, limit: int, max_bytes: int, *, live_only: bool = False, prefix: str = ""
     ) -> list[Record]:
-        """The records whose keys follow `after` ("" for the first), in key order, table.bounded.
+        """The records whose keys follow `after` ("" for the first), in key order, bounded.
 
         Reserved keys are left out. With a `prefix`, only keys that begin with it.
         """

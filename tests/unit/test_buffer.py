@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,9 +34,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffer, "MAX_RECORDS", 6)
 
 
-def written(timestamp_us: int, keys: str = "ab", epoch: Epoch = EPOCH) -> Entry:
+def written(timestamp_us: int, keys: str = "ab") -> Entry:
     """A write of these keys, each with its time and key as the value."""
-    return Entry(Version(epoch, timestamp_us), [(key, f'"{timestamp_us}{key}"') for key in keys])
+    return Entry(Version(EPOCH, timestamp_us), [(key, f'"{timestamp_us}{key}"') for key in keys])
 
 
 def write(store: Store, *entries: Entry) -> None:
@@ -54,8 +55,8 @@ def scanned(store: Store) -> list[Record]:
 
 def rows(store: Store) -> tuple[int, int]:
     """How many writes are kept, and how many records are in the map."""
-    count = "SELECT (SELECT count(*) FROM buffered), (SELECT count(*) FROM records)"
-    found: tuple[int, int] = store._writer.execute(count).get
+    query = "SELECT (SELECT count(*) FROM buffered), (SELECT count(*) FROM records)"
+    found: tuple[int, int] = store._writer.execute(query).get
     return found
 
 
@@ -363,9 +364,7 @@ def test_what_was_deleted_is_not_seen_again_while_it_is_purged_in_another_thread
             with on_disk.transaction():
                 on_disk.empty_buffer()
                 purge(on_disk, timestamp_us + 2)
-            with (
-                reading
-            ):  # no reader outlives two commits, as it is in the loop that is told of each
+            with reading:  # a reader is in the loop that hears of each commit: it outlives no two
                 pass
             with on_disk.transaction():
                 purge(on_disk, timestamp_us + 2)
@@ -383,29 +382,32 @@ def test_what_was_deleted_is_not_seen_again_while_it_is_purged_in_another_thread
 def test_pages_are_whole_while_large_writes_are_made_in_another_thread(on_disk: Store) -> None:
     write(on_disk, written(1, KEYS))
     lock, ended = threading.Lock(), threading.Event()  # as the committer has one task
+    seen: set[Version] = set()
 
     def change() -> None:
-        for timestamp_us in range(2, 200):
+        for timestamp_us in count(2):
+            if ended.is_set():
+                return
             with lock:
                 write(on_disk, written(timestamp_us, KEYS))
-        ended.set()
 
     writer = threading.Thread(target=change)
     writer.start()
-    pages = 0
-    while not ended.is_set():
-        with on_disk.shut_buffer():
-            with lock:
-                if on_disk.buffers:
-                    with on_disk.transaction():
-                        on_disk.empty_buffer()
-            for _ in range(5):
-                page = held(on_disk)
-                assert [one.key for one in page] == [*KEYS]
-                assert len({one.version for one in page}) == 1
-                pages += 1
-    writer.join()
-    assert pages > 5
+    try:
+        while len(seen) < 10:
+            with on_disk.shut_buffer():
+                with lock:
+                    if on_disk.buffers:
+                        with on_disk.transaction():
+                            on_disk.empty_buffer()
+                for _ in range(5):
+                    page = held(on_disk)
+                    assert [one.key for one in page] == [*KEYS]
+                    assert len({one.version for one in page}) == 1
+                    seen.add(page[0].version)
+    finally:
+        ended.set()
+        writer.join()
 
 
 # -- a file that is broken ------------------------------------------------------------------------------
