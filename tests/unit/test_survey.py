@@ -101,7 +101,7 @@ async def test_nothing_is_looked_at_unless_somebody_asks(
 async def test_counting_takes_a_thousandth_of_the_time(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    store, disk = Store.open(None), Disk(took_s=0.1)
+    store, disk = Store.open(None), Disk(took_s=1 / 16)  # twice that is less than FRESH_S
     survey = Survey(store, disk.scan, disk.scan, disk.clock_s)
     nursery.start_soon(survey.run)
     await survey.ask()
