@@ -18,6 +18,7 @@ from functools import partial
 import trio
 
 from trikv import __version__, logs
+from trikv.alarm import best_timer
 from trikv.committer import DiskWatch, RunBlocking, run_in_thread, run_inline
 from trikv.config import Config, reachable_url, read_config
 from trikv.errors import SettingError
@@ -84,6 +85,7 @@ async def run(config: Config, stop_at_eof: bool = False) -> None:
                 run_blocking=how,
                 disk=None if config.data_dir is None else DiskWatch(),
                 url=reachable_url(config, port),
+                timer=best_timer,
             ) as node,
         ):
             _say_started(node, port)

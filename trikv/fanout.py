@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence, Set
 from functools import partial
 
-import trio
-
+from trikv.alarm import Alarms
 from trikv.delivery import Delivery, Leg, Write, together
 from trikv.lag import SimulatedLag
 from trikv.link import Link
@@ -26,13 +25,11 @@ from trikv.version import Entry, Version
 
 
 class Fanout:
-    """The deliveries that are on their way. What waits out its lag does so in `nursery`."""
+    """The deliveries that are on their way. What waits out its lag does so with `alarms`."""
 
-    def __init__(
-        self, lag: SimulatedLag, nursery: trio.Nursery, progress: Callable[[], None]
-    ) -> None:
+    def __init__(self, lag: SimulatedLag, alarms: Alarms, progress: Callable[[], None]) -> None:
         self._lag = lag
-        self._nursery = nursery
+        self._alarms = alarms
         self._progress = progress
         self._deliveries: dict[Version, Delivery] = {}
         self._ended = False
@@ -48,7 +45,7 @@ class Fanout:
         return frozenset() if delivery is None else delivery.count.acked
 
     def send(self, group: Sequence[Write], links: Sequence[Link], *, at_once: bool) -> None:
-        """Send what was committed together; `at_once` where the nursery may be closed by now."""
+        """Send what was committed together; `at_once` where a lag would only hold up a stop."""
         encoded = [
             (write, Encoded.of([Entry(write.version, write.written)], write.version.timestamp_us))
             for write in group
@@ -74,7 +71,7 @@ class Fanout:
             if parcel is None:
                 continue
             if leg.lag_ms > 0 and not at_once:
-                self._nursery.start_soon(link.send_after, leg.lag_ms / 1000, parcel)
+                self._alarms.after(leg.lag_ms / 1000, partial(link.send, parcel))
             else:
                 link.send(parcel)
         if self._ended:

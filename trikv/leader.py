@@ -31,6 +31,7 @@ from typing import TypeVar
 import trio
 
 from trikv import logs, pace
+from trikv.alarm import Alarms
 from trikv.committer import Committer
 from trikv.delivery import Write
 from trikv.errors import (
@@ -73,7 +74,7 @@ class _Refused(TrikvError):
 
 
 class Leader:
-    """Takes writes while it leads `epoch`. What waits out its lag does so in `nursery`, the node's.
+    """Takes writes while it leads `epoch`. What waits out its lag does so with `alarms`.
 
     The links, and the voters in force, are set once they are made: both need the leader.
     """
@@ -87,7 +88,7 @@ class Leader:
         lag: SimulatedLag,
         write_timeout_s: float,
         max_inflight_writes: int,
-        nursery: trio.Nursery,
+        alarms: Alarms,
         node_id: str,
     ) -> None:
         self.node_id = node_id
@@ -116,7 +117,7 @@ class Leader:
         self._awaited = False
         self._confirmed_us = -1
         self._committed: list[Write] = []  # of this group
-        self._fanout = Fanout(lag, nursery, self.progress)
+        self._fanout = Fanout(lag, alarms, self.progress)
         committer.after = self._fan_out
 
     @property

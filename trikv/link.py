@@ -200,11 +200,6 @@ class Link:
         else:
             self.outbox.end(parcel, False)
 
-    async def send_after(self, lag_s: float, parcel: Parcel) -> None:
-        """The same after its simulated lag."""
-        await trio.sleep(lag_s)
-        self.send(parcel)
-
     def nudge(self) -> None:
         """Send a request now, a heartbeat if there is nothing else; or try again now to connect."""
         self._nudged = True

@@ -4,10 +4,9 @@ Start   store → committer → ready for requests; a leader then takes over, an
 Stop    change streams end → no more writes → what is in flight, background deliveries included, within a
         deadline → links → committer, with what still waits for it → store
 
-Three nurseries, one inside the other, make that order. The innermost owns the writes and their
-deliveries (the *background nursery*); leaving it waits for them, up to the deadline. Around it lies the
-one with the takeover and the links' tasks, and outermost the committer's, on which both rely. A task
-that crashes takes the node down with its traceback; nothing is started and forgotten.
+Two nurseries, one inside the other, make that order: the inner one has the takeover, the links' tasks
+and the one that waits out simulated lag; the outer one the committer, on which they rely. A task that
+crashes takes the node down with its traceback; nothing is started and forgotten.
 
 A node does not know HTTP. The web layer gets a `Node` and calls `leader` or `follower` on it, whichever
 it has.
@@ -25,6 +24,7 @@ from typing import TypeVar
 
 import trio
 
+from trikv.alarm import Alarms, Timer
 from trikv.committer import Committer, DiskWatch, RunBlocking
 from trikv.config import Config
 from trikv.database import DatabaseFault
@@ -249,12 +249,13 @@ async def open_node(
     url: str | None = None,
     now_us: Callable[[], int] = wall_clock_us,
     rng: random.Random | None = None,
+    timer: Callable[[], Timer] = Timer,
 ) -> AsyncIterator[Node]:
     """A running node, stopped in order at the end of the block. Closes the store.
 
-    `url` is where clients reach it. `run_blocking`, `now_us` and `rng` are the seams for simulated
-    time: how blocking work runs, the wall clock in microseconds, and where ids and backoffs come from.
-    With a `disk`, commits run as that allows.
+    `url` is where clients reach it. `run_blocking`, `now_us`, `rng` and `timer` are the seams for
+    simulated time: how blocking work runs, the wall clock in microseconds, where ids and backoffs come
+    from, and what simulated lag is waited out with. With a `disk`, commits run as that allows.
     """
     rng = rng or random.SystemRandom()
     try:
@@ -262,29 +263,26 @@ async def open_node(
         async with trio.open_nursery() as services:
             services.start_soon(committer.run)
             async with trio.open_nursery() as wires:
-                async with trio.open_nursery() as background:
-                    with _database_at_fault(store):
-                        identify = partial(_identify, node_id=config.node_id, rng=rng)
-                        state = await committer.commit(identify)
-                    node = Node(
-                        config, url, store, committer, Wires(transport), run_blocking, now_us
-                    )
-                    wires.start_soon(node.survey.run)
-                    wires.start_soon(node.feed.run)
-                    wires.start_soon(node.empty_buffer_at_rest)
-                    if config.role == "leader":
-                        node.takeover = _takeover(node, now_us, rng)
-                        wires.start_soon(_lead, node, node.takeover, background, rng)
-                    else:
-                        node.follower = Follower(committer, state)
-                    try:
-                        yield node
-                    finally:  # from here on the background takes nothing new
-                        node.begin_stop()
-                        if node.leader is not None:
-                            node.leader.stop()
-                            background.start_soon(node.leader.drained)
-                    background.cancel_scope.deadline = trio.current_time() + DRAIN_S
+                with _database_at_fault(store):
+                    identify = partial(_identify, node_id=config.node_id, rng=rng)
+                    state = await committer.commit(identify)
+                node = Node(config, url, store, committer, Wires(transport), run_blocking, now_us)
+                wires.start_soon(node.survey.run)
+                wires.start_soon(node.feed.run)
+                wires.start_soon(node.empty_buffer_at_rest)
+                if config.role == "leader":
+                    node.takeover = _takeover(node, now_us, rng)
+                    wires.start_soon(_lead, node, node.takeover, timer, rng)
+                else:
+                    node.follower = Follower(committer, state)
+                try:
+                    yield node
+                finally:
+                    node.begin_stop()
+                    if node.leader is not None:
+                        node.leader.stop()
+                        with trio.move_on_after(DRAIN_S):
+                            await node.leader.drained()
                 wires.cancel_scope.cancel()
             committer.close()
     finally:
@@ -334,12 +332,13 @@ def _takeover(node: Node, now_us: Callable[[], int], rng: random.Random) -> Take
 
 
 async def _lead(
-    node: Node, takeover: Takeover, background: trio.Nursery, rng: random.Random
+    node: Node, takeover: Takeover, timer: Callable[[], Timer], rng: random.Random
 ) -> None:
     """Come to lead, and then keep the followers supplied."""
     config = node.config
     term, clock = await takeover.run()
     lag = SimulatedLag(config.lag, config.follower_urls, config.lag_seed)
+    alarms = Alarms(timer())
     leader = Leader(
         clock=clock,
         committer=node.committer,
@@ -347,7 +346,7 @@ async def _lead(
         lag=lag,
         write_timeout_s=config.write_timeout_s,
         max_inflight_writes=config.max_inflight_writes,
-        nursery=background,
+        alarms=alarms,
         node_id=config.node_id,
     )
     node.leadership = Leadership(
@@ -361,4 +360,6 @@ async def _lead(
         run_blocking=node.run_blocking,
         rng=rng,
     )
-    await node.leadership.run()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(alarms.run)
+        nursery.start_soon(node.leadership.run)

@@ -190,7 +190,8 @@ async def lead_until(name: str, at: int) -> bool:
         parcel = link.accept(Encoded.of([Entry(Version(EPOCH, 4), [("new", "1")])], 4))
         if parcel is not None:
             parcel.told = counted.append
-            await link.send_after(0.01, parcel)
+            await trio.sleep(0.01)
+            link.send(parcel)
 
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:

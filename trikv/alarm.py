@@ -1,0 +1,142 @@
+"""What is to be done later: one task, and one timer, for all of it.
+
+A delivery that waits out its simulated lag is a call that is due at some time. The calls lie in a heap;
+one task sleeps until the earliest is due, and what comes meanwhile moves its timer.
+
+Trio's own timers are epoll's on Linux, which counts in whole milliseconds and rounds up: a sleep ends
+up to a millisecond late, half of one in the mean, and lag is drawn to a fraction of that. A timer of the
+kernel's that is waited for as a file descriptor (timerfd_create(2)) is exact. Where there is none, and
+in simulated time, it is trio's.
+
+What it does not know: what the calls do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import heapq
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from itertools import count
+
+import trio
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+class _Itimerspec(ctypes.Structure):
+    _fields_ = (("interval", _Timespec), ("value", _Timespec))
+
+
+# From Python 3.13 on both are in `os`.
+
+
+def _timerfd_create() -> int:
+    """Raises OSError."""
+    if sys.platform != "linux":
+        raise OSError("timers that are file descriptors are Linux's")
+    return _checked(_libc().timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def _timerfd_settime(fd: int, delay_s: float) -> None:
+    """Have it go off once, after so long; never after infinity. Raises OSError."""
+    spec = _Itimerspec()
+    if delay_s < math.inf:
+        nanoseconds = max(int(delay_s * 1e9), 1)  # 0 would be never
+        spec.value = _Timespec(*divmod(nanoseconds, 1_000_000_000))
+    _checked(_libc().timerfd_settime(fd, 0, ctypes.byref(spec), None))
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+class Timer:
+    """Wakes one task at a time of trio's clock, which may be changed while it waits."""
+
+    def __init__(self) -> None:
+        self._due = math.inf
+        self._scope = trio.CancelScope()
+
+    def set(self, due: float) -> None:
+        """Wake it then."""
+        self._due = self._scope.deadline = due
+
+    async def wait(self) -> None:
+        """Until it is due, or a little later."""
+        self._scope = trio.CancelScope(deadline=self._due)
+        with self._scope:
+            await trio.sleep_forever()
+
+    def close(self) -> None:
+        """It is not needed any more."""
+
+
+class KernelTimer(Timer):
+    """The same, to a fraction of a millisecond, for real time on Linux."""
+
+    def __init__(self) -> None:
+        """Raises OSError where the system has no such timers, or no file descriptors left."""
+        super().__init__()
+        self._fd = _timerfd_create()
+
+    def set(self, due: float) -> None:
+        _timerfd_settime(self._fd, max(due - trio.current_time(), 0.0))
+
+    async def wait(self) -> None:
+        await trio.lowlevel.wait_readable(self._fd)
+        with suppress(BlockingIOError):  # it was set again meanwhile
+            os.read(self._fd, 8)  # how often it went off
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def best_timer() -> Timer:
+    """A timer for real time, as exact as the system has one."""
+    try:
+        return KernelTimer()
+    except OSError:
+        return Timer()
+
+
+class Alarms:
+    """Calls that are to be made at some time. They must not wait, nor raise."""
+
+    def __init__(self, timer: Timer) -> None:
+        self._timer = timer
+        self._calls: list[tuple[float, int, Callable[[], None]]] = []  # a heap
+        self._numbers = count()  # those that are due together are made in the order they came in
+
+    def after(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Make a call once so long has passed."""
+        due = trio.current_time() + delay_s
+        heapq.heappush(self._calls, (due, next(self._numbers), call))
+        if self._calls[0][0] == due:
+            self._timer.set(due)
+
+    async def run(self) -> None:
+        """Make them in their time. Runs until it is cancelled."""
+        try:
+            while True:
+                while self._calls and self._calls[0][0] <= trio.current_time():
+                    _, _, call = heapq.heappop(self._calls)
+                    call()
+                self._timer.set(self._calls[0][0] if self._calls else math.inf)
+                await self._timer.wait()
+        finally:
+            self._timer.close()
