@@ -125,6 +125,11 @@ REQUESTS = [
     ask("GET", "/kv/a#b"),
     ask("GET", "/kv/a?"),
     ask("GET", "/kv?prefix=a"),
+    ask("GET", "/kv"),
+    ask("GET", "/kv?prefix=%61"),
+    ask("GET", "/kv?limit=0"),
+    ask("GET", "/kv?prefix=a&consistency=local", None, "X-Request-ID: me"),
+    ask("PUT", "/kv", value(1)),
     ask("GET", "//kv/a"),
     ask("GET", "http://elsewhere/kv/a"),
     ask("GET", "/kv/a", b""),
@@ -164,6 +169,20 @@ REQUESTS = [
     ask("POST", "/replicate", b"[]"),
     ask("GET", "/replicate"),
     ask("GET", "/health"),
+    ask("GET", "/health", b"ignored"),
+    ask("GET", "/health?ready=true"),
+    ask("GET", "/health?ready=maybe"),
+    ask("GET", "/health/"),
+    ask("HEAD", "/health"),
+    ask("POST", "/admin/quorum", b'{"write_quorum": 0}'),
+    ask("POST", "/admin/quorum", b'{"write_quorum": 1}', "X-Request-ID: me"),
+    ask("POST", "/admin/quorum", b'{"write_quorum": "%s"}' % (b"x" * 70_000)),
+    ask("GET", "/admin/quorum"),
+    ask("POST", "/admin/lag", b'{"min_delay_ms": 0, "max_delay_ms": 0}'),
+    ask("POST", "/admin/lag", b'{"min_delay_ms": 2, "max_delay_ms": 1}'),
+    ask("POST", "/admin/lag", b""),
+    ask("POST", "/admin/partition", b'{"follower": "n1", "cut": true}'),
+    ask("POST", "/admin/admit", b'{"follower": "n1"}'),
     ask("GET", "/nowhere"),
     ask("GET", "/kv/a", None, "Connection: keep-alive"),
     ask("GET", "/kv/a", None, "Connection: close"),
@@ -248,6 +267,10 @@ async def compare(config: Config, said: Sequence[Sequence[bytes]]) -> list[bytes
             heard = []
             for port in (fast_port, slow_port):
                 heard.append(undated(await answered(port, pieces)))
+            if len(pieces) > 1 and sum(map(len, pieces)) > MAX_HEAD_BYTES:
+                # Too long for a head, and no head: what is said depends on how much of it has come when
+                # it is looked at, on Hypercorn by itself, too.
+                heard = [one.replace(b"HTTP/1.1 431 ", b"HTTP/1.1 400 ") for one in heard]
             assert heard[0] == heard[1], pieces
             answers.append(heard[0])
         pages = (node.store.page_by_key("", 1000, 10**6) for node in (fast, slow))
@@ -361,7 +384,7 @@ def test_a_head_is_bounded() -> None:
 # -- what it takes, and what it lets go -----------------------------------------------------------------
 
 
-def test_plain_requests_of_the_hot_routes_never_reach_quart(
+def test_plain_requests_of_the_lanes_routes_never_reach_quart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def broken(*_: object) -> None:
@@ -374,6 +397,10 @@ def test_plain_requests_of_the_hot_routes_never_reach_quart(
         ask("GET", "/kv/a?consistency=local&min_version=0.0-0"),
         ask("POST", "/batch", operations(PUT_A)),
         ask("DELETE", "/kv/a", None, "If-Match: *"),
+        ask("GET", "/kv?prefix=a"),
+        ask("GET", "/health"),
+        ask("POST", "/admin/quorum", b'{"write_quorum": 0}'),
+        ask("POST", "/admin/lag", b'{"min_delay_ms": 0, "max_delay_ms": 0}'),
     ]
 
     async def main() -> None:
@@ -522,4 +549,10 @@ def test_the_access_log_is_the_same(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_handler_of_the_lane_is_that_of_the_table() -> None:
     assert fastlane._KEY_ROUTES["PUT"].handler is kv.put_key
     assert {*fastlane._KEY_ROUTES} == {"PUT", "GET", "DELETE"}
-    assert {*fastlane._WHOLE_ROUTES} == {("POST", b"/batch"), ("POST", b"/replicate")}
+    assert {*fastlane._WHOLE_ROUTES} == {
+        ("POST", b"/batch"),
+        ("POST", b"/replicate"),
+        ("GET", b"/kv"),
+        ("GET", b"/health"),
+        *(("POST", f"/admin/{name}".encode()) for name in ("quorum", "lag", "partition", "admit")),
+    }

@@ -1,10 +1,10 @@
-"""The fast lane: plain requests of the hot routes, answered without Hypercorn and Quart.
+"""The fast lane: plain requests of hot and short routes, answered without Hypercorn and Quart.
 
 Rules
 - It calls the handlers of the table of routes, as Quart does: an answer may not depend on the lane.
-- Whatever is not plain (see `plain`), is no hot route, is larger than its route takes, or does not come
-  in time, goes to Hypercorn with the connection and every byte that was not answered yet. There it
-  stays. So limits, refusals and time limits are Hypercorn's, and written once.
+- Whatever is not plain (see `plain`), is on no route of the lane, is larger than its route takes, or
+  does not come in time, goes to Hypercorn with the connection and every byte that was not answered yet.
+  There it stays. So limits, refusals and time limits are Hypercorn's, and written once.
 - A read that says how long it may wait goes there, too: it may wait for long, and Hypercorn notices a
   client that leaves. All others end by themselves.
 - Requests on one connection are answered in order, one at a time; meanwhile nothing more is read.
@@ -34,7 +34,7 @@ from trikv.web import timing
 from trikv.web.exchange import Answer, Request, failure, key_of, query_of, refusal
 from trikv.web.identity import RequestIds
 from trikv.web.plain import Head, NotPlain, read_head
-from trikv.web.routes import HOT, ROUTES, Route
+from trikv.web.routes import HOT, ROUTES, SHORT, Route
 
 #: Bytes that are read at once: many small requests, or a good part of a batch.
 READ_BYTES = 2**16
@@ -49,7 +49,7 @@ _KEY_ROUTES = {route.method: route for route in ROUTES if route.path == "/kv/{ke
 _WHOLE_ROUTES = {
     (route.method, route.path.encode()): route
     for route in ROUTES
-    if route.path in HOT and not route.path.endswith("{key}")
+    if route.path in (*HOT, *SHORT) and not route.path.endswith("{key}")
 }
 _KEY_PREFIX = b"/kv/"
 
@@ -149,7 +149,7 @@ class _Connection:
         ids = self._lane.ids
         sent_id = head.headers.get("x-request-id")
         bad_id = None
-        if sent_id is not None or ids.everywhere:
+        if sent_id is not None or ids.everywhere or route.path not in HOT:
             bad_id = ids.begin(sent_id)
         try:
             if bad_id is not None:

@@ -54,6 +54,13 @@ class Route(NamedTuple):
 #: The paths that are asked all the time.
 HOT = ("/kv/{key}", "/batch", "/replicate")
 
+#: The paths whose answers come soon and in one piece: with the hot ones, those of the fast lane. Clients
+#: ask them on the connections that they write and read on.
+SHORT = (
+    *("/kv", "/health"),
+    *("/admin/quorum", "/admin/lag", "/admin/partition", "/admin/admit"),
+)
+
 ROUTES: tuple[Route, ...] = (
     Route("PUT", "/kv/{key}", kv.put_key, _value_body),
     Route("GET", "/kv/{key}", kv.get_key),
