@@ -275,13 +275,15 @@ async def open_node(
                     wires.start_soon(_lead, node, node.takeover, timer, rng)
                 else:
                     node.follower = Follower(committer, state)
+                drain_s = 0.0  # where the block ends by an error, nothing is waited for
                 try:
                     yield node
+                    drain_s = DRAIN_S
                 finally:
                     node.begin_stop()
                     if node.leader is not None:
                         node.leader.stop()
-                        with trio.move_on_after(DRAIN_S):
+                        with trio.move_on_after(drain_s):
                             await node.leader.drained()
                 wires.cancel_scope.cancel()
             committer.close()

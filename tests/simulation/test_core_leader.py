@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.simulation.fleet import open_fleet
 from tests.support import open_cluster, put
 from trikv.errors import NotReady
 from trikv.lag import LagRange
+from trikv.node import DRAIN_S
 from trikv.version import MAX_TIMESTAMP_US
 
 
@@ -80,6 +82,21 @@ async def test_a_write_that_the_disk_holds_up_until_all_has_ended_is_waited_for_
         (follower,) = cluster.followers.values()
         # It does not wait out a lag that nobody would see.
         assert follower.store.get("a") is not None
+
+
+@pytest.mark.parametrize(("crashes", "waits_s"), [(False, DRAIN_S), (True, 0)])
+async def test_a_stop_waits_for_what_is_on_its_way_and_a_crash_for_nothing(
+    autojump_clock: MockClock, crashes: bool, waits_s: float
+) -> None:
+    ends_at = -1.0
+    with suppress(ZeroDivisionError):
+        async with open_cluster(1, write_quorum=0) as cluster:
+            cluster.leader.lag.set(LagRange(60_000, 60_000))
+            assert (await put(cluster.node, "a", 1))[0] == 200
+            ends_at = trio.current_time()
+            if crashes:
+                raise ZeroDivisionError
+    assert trio.current_time() - ends_at == pytest.approx(waits_s)
 
 
 async def test_a_full_disk_holds_the_floor_back_and_says_so_and_the_leader_leads_on(
