@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
 
@@ -25,6 +26,81 @@ NAMES = [f"{route.method} {route.path}" for route in ROUTES]
 
 def test_it_is_valid() -> None:
     validate(json.loads(encoded()))
+
+
+def subschemas(part: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object within a part of the description, with its place in it."""
+    if isinstance(part, dict):
+        yield place, part
+        for name, value in part.items():
+            yield from subschemas(value, f"{place}/{name}")
+    elif isinstance(part, list):
+        for index, value in enumerate(part):
+            yield from subschemas(value, f"{place}/{index}")
+
+
+SCHEMAS = document()["components"]["schemas"]
+
+
+def test_every_component_is_used_and_every_reference_leads_to_one() -> None:
+    """A generator makes a class of each; one that nothing uses is one more that may not compile."""
+    used = {part["$ref"] for _, part in subschemas(document()) if "$ref" in part}
+    assert used == {f"#/components/schemas/{name}" for name in SCHEMAS}
+
+
+def test_every_object_with_fields_has_a_name() -> None:
+    """Generators number those that have none, in an order that the next version may change."""
+    places = {place for place, part in subschemas(document()) if "properties" in part}
+    assert places == {f"/components/schemas/{name}" for name in SCHEMAS} & places
+
+
+def test_every_constant_and_choice_names_its_type() -> None:
+    kinds = {"string": str, "integer": int}
+    for place, part in subschemas(document()):
+        values = part.get("enum", [part["const"]] if "const" in part else [])
+        for value in values:
+            assert type(value) is kinds[part["type"]], place  # no booleans: see schemas.TRUE
+
+
+def test_headers_have_no_constants() -> None:
+    """openapi-python-client leaves out the whole operation then."""
+    for operation in (op for path in document()["paths"].values() for op in path.values()):
+        for parameter in operation["parameters"]:
+            assert "const" not in parameter["schema"], parameter["name"]
+
+
+def test_problems_of_one_status_are_told_apart_by_their_code() -> None:
+    unions = [part for _, part in subschemas(document()) if "discriminator" in part]
+    for union in unions:
+        assert union["discriminator"]["propertyName"] == "code"
+        mapping = union["discriminator"]["mapping"]
+        assert list(mapping.values()) == [one["$ref"] for one in union["oneOf"]]
+        for code, target in mapping.items():
+            fields = SCHEMAS[target.rpartition("/")[2]]["properties"]
+            assert fields["code"] == {"type": "string", "const": code}
+    problems = [
+        response["content"]["application/problem+json"]["schema"]
+        for path in document()["paths"].values()
+        for operation in path.values()
+        for response in operation["responses"].values()
+        if "application/problem+json" in response["content"]
+    ]
+    assert all("$ref" in one or "discriminator" in one for one in problems)
+
+
+def test_operations_and_tags_have_names_that_clients_can_use() -> None:
+    operations = [op for path in document()["paths"].values() for op in path.values()]
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(ROUTES)
+    assert all(re.fullmatch("[a-z]+([A-Z][a-z]+)*", name) for name in names)
+    assert {"putKey", "getKey", "deleteKey", "listKeys", "setQuorum"} <= set(names)
+    tags = [tag["name"] for tag in document()["tags"]]
+    assert {tag for operation in operations for tag in operation["tags"]} == set(tags)
+    assert all(re.fullmatch("[a-z]+", tag) for tag in tags)
+
+
+def test_it_says_that_there_is_no_authentication() -> None:
+    assert document()["security"] == []
 
 
 def test_every_route_is_described_and_no_other_in_the_order_of_the_table() -> None:

@@ -22,6 +22,14 @@ from trikv.web.schemas import COUNT, TEXT, VERSION, Schema, one_of, ref
 
 STREAM = "text/event-stream"
 
+#: The groups of routes. A tag becomes the name of a module or class in generated clients: one word.
+TAGS = {
+    "keys": "Keys",
+    "peers": "Between nodes",
+    "admin": "For operators and teachers",
+    "pages": "To look at",
+}
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -35,11 +43,16 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Described:
-    """One route. `gives`: the media types of its success, each with a schema."""
+    """One route.
 
+    `operation` is the method's name in generated clients, `gives` the media types of its success, each
+    with a schema; `tag` is a key of `TAGS`.
+    """
+
+    operation: str
     summary: str
     gives: dict[str, Schema]
-    group: str
+    tag: str
     parameters: tuple[Parameter, ...] = ()
     takes: tuple[type[Any], ...] = ()
     refuses: tuple[type[TrikvError], ...] = ()
@@ -92,7 +105,7 @@ _IF_MATCH = Parameter(
     place="header",
 )
 _IF_NONE_MATCH = Parameter(
-    "If-None-Match", "`*`: write only if the key is not there.", {"const": "*"}, "header"
+    "If-None-Match", "`*`: write only if the key is not there.", one_of("*"), "header"
 )
 
 
@@ -102,9 +115,10 @@ def _json(name: str) -> dict[str, Schema]:
 
 DESCRIBED: dict[tuple[str, str], Described] = {
     ("PUT", "/kv/{key}"): Described(
+        "putKey",
         "Write a key; answered once the leader and a quorum of followers have it on disk",
         _json("Written"),
-        "Keys",
+        "keys",
         (_TRACE, _IF_MATCH, _IF_NONE_MATCH),
         (bodies.PutBody,),
         (*_BODY, *_WRITE),
@@ -112,9 +126,10 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         example='-d \'{"value": "hello"}\'',
     ),
     ("GET", "/kv/{key}"): Described(
+        "getKey",
         "Read a key",
         _json("Item"),
-        "Keys",
+        "keys",
         (
             Parameter(
                 "consistency",
@@ -134,17 +149,19 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         headers=("ETag",),
     ),
     ("DELETE", "/kv/{key}"): Described(
+        "deleteKey",
         "Delete a key: a write like any other",
         _json("Deleted"),
-        "Keys",
+        "keys",
         (_TRACE, _IF_MATCH, _IF_NONE_MATCH),
         refuses=(errors.NotFound, *_WRITE),
         headers=("ETag", "Server-Timing"),
     ),
     ("GET", "/kv"): Described(
+        "listKeys",
         "Keys in order, with values and versions, a page at a time",
         _json("Items"),
-        "Keys",
+        "keys",
         (
             _PREFIX,
             Parameter("after", "Only keys after this one: the last page's `next`."),
@@ -165,9 +182,10 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         example="?prefix=user/",
     ),
     ("POST", "/batch"): Described(
+        "writeBatch",
         f"Up to {MAX_BATCH_OPERATIONS} writes, all or none, with one version",
         _json("BatchWritten"),
-        "Keys",
+        "keys",
         (_TRACE,),
         (bodies.OperationsBody,),
         (*_BODY, *_WRITE),
@@ -175,12 +193,13 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         example='-d \'{"operations": [{"op": "put", "key": "a", "value": 1}]}\'',
     ),
     ("GET", "/dump"): Described(
-        "Every key and value that this node holds, streamed", _json("Dump"), "Keys"
+        "dumpKeys", "Every key and value that this node holds, streamed", _json("Dump"), "keys"
     ),
     ("GET", "/watch"): Described(
+        "watchKeys",
         "The latest change of every key after a version, then every further one",
         {STREAM: TEXT},
-        "Keys",
+        "keys",
         (
             _PREFIX,
             Parameter("after", "Resume after this version: the last `id`.", VERSION),
@@ -192,9 +211,10 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         example="?prefix=user/",
     ),
     ("POST", "/replicate"): Described(
+        "replicate",
         "Take records from the leader; answered once they are on disk",
         {JSON: {"anyOf": [ref("ReplicateAnswer"), ref("PlainReplicated")]}},
-        "Between nodes",
+        "peers",
         takes=(messages.BatchBody, bodies.PlainBody),
         refuses=(
             *_BODY,
@@ -208,15 +228,17 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         ),
     ),
     ("GET", "/replica"): Described(
+        "getReplica",
         "What this node holds, in short",
         _json("ReplicaAnswer"),
-        "Between nodes",
+        "peers",
         refuses=(errors.StorageFailed,),
     ),
     ("GET", "/replica/records"): Described(
+        "listRecords",
         "The map in version order, a page at a time",
         _json("RecordsAnswer"),
-        "Between nodes",
+        "peers",
         (
             Parameter("after", "Only records with greater versions.", VERSION),
             Parameter(
@@ -229,9 +251,10 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         refuses=(errors.StaleEpoch, errors.WrongNode, errors.StorageFailed),
     ),
     ("POST", "/replica/promise"): Described(
+        "promiseEpoch",
         "Take records of no lower epoch from now on",
         _json("PromiseAnswer"),
-        "Between nodes",
+        "peers",
         takes=(messages.PromiseBody,),
         refuses=(
             *_BODY,
@@ -243,22 +266,25 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         ),
     ),
     ("GET", "/health"): Described(
+        "getHealth",
         "Alive, and on request whether it can serve",
         _json("Health"),
-        "For operators and teachers",
+        "admin",
         (Parameter("ready", "`true`: 503 while it waits for something.", _BOOLEAN),),
         statuses=(200, 503),
     ),
     ("GET", "/metrics"): Described(
+        "getMetrics",
         "What this node is, does and has counted, for Prometheus",
         {"text/plain": TEXT, "application/openmetrics-text": TEXT},
-        "For operators and teachers",
+        "admin",
         (Parameter("Accept", "Which of the two formats.", place="header"),),
     ),
     ("POST", "/admin/quorum"): Described(
+        "setQuorum",
         "Change the write quorum",
         _json("QuorumChanged"),
-        "For operators and teachers",
+        "admin",
         takes=(bodies.QuorumBody,),
         refuses=(
             *_BODY,
@@ -270,71 +296,80 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         example="-d '{\"write_quorum\": 2}'",
     ),
     ("GET", "/admin/replica-status"): Described(
+        "compareReplicas",
         "Every follower, compared with the leader",
         _json("ReplicaStatus"),
-        "For operators and teachers",
+        "admin",
         (Parameter("data", "`true`: all keys and values, whatever their number.", _BOOLEAN),),
         refuses=(*_LEADER, errors.StorageFailed),
     ),
     ("POST", "/admin/lag"): Described(
+        "setLag",
         "Change the simulated lag, of all followers or of one",
         _json("Lag"),
-        "For operators and teachers",
+        "admin",
         takes=(bodies.LagBody,),
         refuses=(*_BODY, *_LEADER),
         example='-d \'{"min_delay_ms": 0, "max_delay_ms": 200}\'',
     ),
     ("POST", "/admin/partition"): Described(
+        "setPartition",
         "Cut the wire to a follower, or heal it",
         _json("Partition"),
-        "For operators and teachers",
+        "admin",
         takes=(bodies.PartitionBody,),
         refuses=(*_BODY, *_LEADER),
         example='-d \'{"follower": "follower1", "cut": true}\'',
     ),
     ("POST", "/admin/admit"): Described(
+        "admitFollower",
         "Bring in a new node that waits for others",
         _json("Admitted"),
-        "For operators and teachers",
+        "admin",
         takes=(bodies.AdmitBody,),
         refuses=(*_BODY, *_LEADER),
         example='-d \'{"follower": "follower1"}\'',
     ),
     ("GET", "/events"): Described(
+        "watchEvents",
         "What happens at this node, for those who look",
         {STREAM: TEXT},
-        "To look at",
+        "pages",
         refuses=(errors.Overloaded,),
     ),
     ("GET", "/ui"): Described(
+        "getDashboard",
         "The dashboard",
         {"text/html": TEXT},
-        "To look at",
+        "pages",
         (_UNCHANGED,),
         headers=("ETag",),
         statuses=(200, 304),
     ),
     ("GET", "/ui/{file}"): Described(
+        "getDashboardFile",
         "What the dashboard is made of",
         {"text/html": TEXT, "text/css": TEXT, "text/javascript": TEXT, "image/svg+xml": TEXT},
-        "To look at",
+        "pages",
         (_UNCHANGED,),
         refuses=(errors.NoSuchRoute,),
         headers=("ETag",),
         statuses=(200, 304),
     ),
     ("GET", "/openapi.json"): Described(
+        "getOpenapi",
         "This description, as OpenAPI 3.1",
         {JSON: {"type": "object"}},
-        "To look at",
+        "pages",
         (_UNCHANGED,),
         headers=("ETag",),
         statuses=(200, 304),
     ),
     ("GET", "/docs"): Described(
+        "getDocs",
         "The same for people",
         {"text/html": TEXT},
-        "To look at",
+        "pages",
     ),
 }
 

@@ -14,7 +14,7 @@ from html import escape
 from typing import Any
 
 from trikv.node import Node
-from trikv.web.described import DESCRIBED, Described
+from trikv.web.described import DESCRIBED, TAGS, Described
 from trikv.web.exchange import PROBLEM_JSON, Answer, Request, parameters, unless_held
 from trikv.web.openapi import document, encoded
 from trikv.web.schemas import Schema
@@ -80,7 +80,7 @@ def page() -> bytes:
     told = document()
     groups: dict[str, list[tuple[str, str]]] = {}
     for place, described in DESCRIBED.items():
-        groups.setdefault(described.group, []).append(place)
+        groups.setdefault(TAGS[described.tag], []).append(place)
     contents = "".join(
         f'<li><a href="#{_anchor(*place)}">{_name(*place)}</a></li>' for place in DESCRIBED
     )
@@ -165,7 +165,7 @@ def _answer(status: str, response: dict[str, Any]) -> str:
     ]
     problem = response["content"].get(PROBLEM_JSON)
     if problem is not None:
-        schemas = problem["schema"].get("anyOf", [problem["schema"]])
+        schemas = problem["schema"].get("oneOf", [problem["schema"]])
         kinds.append(", ".join(_kind(schema) for schema in schemas))
     return f"<dt><code>{status}</code></dt><dd>{'; '.join(kinds)}</dd>"
 

@@ -13,7 +13,7 @@ Pure; made once.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -22,7 +22,7 @@ import msgspec
 
 from trikv import __version__, errors, messages
 from trikv.errors import TrikvError
-from trikv.web.described import ALWAYS, DESCRIBED, HEADERS, Described, Parameter
+from trikv.web.described import ALWAYS, DESCRIBED, HEADERS, TAGS, Described, Parameter
 from trikv.web.exchange import JSON, PROBLEM_JSON
 from trikv.web.identity import MAX_REQUEST_ID
 from trikv.web.schemas import COMPONENTS, EXTRA, KEY, TEXT, Schema, constant, fields, ref
@@ -51,7 +51,7 @@ def document() -> dict[str, Any]:
     """The whole description."""
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for (method, path), described in DESCRIBED.items():
-        paths[path][method.lower()] = _operation(method, path, described)
+        paths[path][method.lower()] = _operation(path, described)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -62,22 +62,23 @@ def document() -> dict[str, Any]:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in dict.fromkeys(d.group for d in DESCRIBED.values())],
+        "security": [],
+        "tags": [{"name": name, "description": meaning} for name, meaning in TAGS.items()],
         "paths": dict(paths),
-        "components": {"schemas": _schemas()},
+        "components": {"schemas": _used(_schemas(), paths)},
     }
 
 
-def _operation(method: str, path: str, described: Described) -> dict[str, Any]:
+def _operation(path: str, described: Described) -> dict[str, Any]:
     parameters = [_parameter(one) for one in (*described.parameters, _REQUEST_ID)]
     for name, (meaning, schema) in _IN_PATH.items():
         if f"{{{name}}}" in path:
             told = {"name": name, "in": "path", "required": True}
             parameters.insert(0, {**told, "description": meaning, "schema": schema})
     operation: dict[str, Any] = {
-        "operationId": _identifier(method, path),
+        "operationId": described.operation,
         "summary": described.summary,
-        "tags": [described.group],
+        "tags": [described.tag],
         "parameters": parameters,
         "responses": _responses(described),
     }
@@ -86,11 +87,6 @@ def _operation(method: str, path: str, described: Described) -> dict[str, Any]:
         schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
     return operation
-
-
-def _identifier(method: str, path: str) -> str:
-    words = path.replace("{", "").replace("}", "").replace(".", "/").replace("-", "/").split("/")
-    return method.lower() + "".join(word.capitalize() for word in words)
 
 
 def _parameter(one: Parameter) -> dict[str, Any]:
@@ -116,13 +112,24 @@ def _responses(described: Described) -> dict[str, Any]:
         by_status[error.status].append(error.code)
     by_status[500].append("internal_error")
     for status, codes in sorted(by_status.items()):
-        schemas = [ref(problem_name(code)) for code in codes]
-        schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+        schema = _problems(codes)
         known = responses.setdefault(str(status), {"description": "", "content": {}})
         known["description"] = ", ".join(f"`{code}`" for code in codes)
         known["headers"] = _headers(*(["Retry-After"] if "overloaded" in codes else []))
         known["content"][PROBLEM_JSON] = {"schema": schema}
     return responses
+
+
+def _problems(codes: Sequence[str]) -> Schema:
+    """One of these problems; clients tell them apart by `code`."""
+    schemas = {code: ref(problem_name(code)) for code in codes}
+    if len(schemas) == 1:
+        return schemas[codes[0]]
+    mapping = {code: schema["$ref"] for code, schema in schemas.items()}
+    return {
+        "oneOf": list(schemas.values()),
+        "discriminator": {"propertyName": "code", "mapping": mapping},
+    }
 
 
 def refusals(described: Described) -> list[type[TrikvError]]:
@@ -156,8 +163,26 @@ def _schemas() -> dict[str, Schema]:
     return {**COMPONENTS, **_portable(decoded), **usual, problem_name("internal_error"): internal}
 
 
+def _used(schemas: Mapping[str, Schema], paths: object) -> dict[str, Schema]:
+    """The schemas that the paths refer to, directly or through others, in their order."""
+    found: set[str] = set()
+    left: list[object] = [paths]
+    while left:
+        match left.pop():
+            case {"$ref": str(target)}:
+                name = target.rpartition("/")[2]
+                if name not in found:
+                    found.add(name)
+                    left.append(schemas[name])
+            case dict() as item:
+                left.extend(item.values())
+            case list() as items:
+                left.extend(items)
+    return {name: schema for name, schema in schemas.items() if name in found}
+
+
 def _portable(schema: Any) -> Any:
-    """With patterns as JSON Schema has them: its `$` is the end, which in Python is `\\Z`."""
+    """Return it with patterns in JSON Schema's syntax (`$` for `\\Z`), and the type of choices named."""
     if isinstance(schema, list):
         return [_portable(one) for one in schema]
     if not isinstance(schema, dict):
@@ -165,6 +190,8 @@ def _portable(schema: Any) -> Any:
     told = {name: _portable(value) for name, value in schema.items()}
     if isinstance(pattern := told.get("pattern"), str):
         told["pattern"] = pattern.replace("\\Z", "$")
+    if "enum" in told:
+        told = {"type": "string", **told}
     return told
 
 

@@ -21,6 +21,8 @@ ANYTHING: Schema = {"description": "Any JSON value."}
 TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 YES_NO: Schema = {"type": "boolean"}
+TRUE: Schema = {"type": "boolean", "description": "Always `true`."}
+"""Not a `const`: clients of OpenAPI Generator compare one with the text "true", and refuse it."""
 MS: Schema = {"type": "number", "minimum": 0, "description": "Milliseconds."}
 
 
@@ -41,8 +43,9 @@ def one_of(*values: str) -> Schema:
     return {"type": "string", "enum": list(values)}
 
 
-def constant(value: object) -> Schema:
-    return {"const": value}
+def constant(value: str | int) -> Schema:
+    """One value only. Its type is named beside it: code generators do not derive it."""
+    return {"type": "string" if isinstance(value, str) else "integer", "const": value}
 
 
 def fields(required: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
@@ -67,11 +70,10 @@ _followed = {"url": TEXT, "node_id": maybe(TEXT)}
 _write = {
     "version": VERSION,
     "follower_acks": COUNT,
-    "quorum_met": constant(True),
+    "quorum_met": TRUE,
 }
 _trace = {"trace": ref("Trace")}
 _data = {"data": maybe({"type": "object", "description": "Keys and values."})}
-_name = fields({"node_id": TEXT, "url": maybe(TEXT)})
 
 COMPONENTS: dict[str, Schema] = {
     "Key": {
@@ -91,21 +93,21 @@ COMPONENTS: dict[str, Schema] = {
         "examples": ["3.0f4c2a9d81e7"],
     },
     "Item": fields({"key": KEY, "value": ANYTHING, "version": VERSION}),
-    "Record": fields(
-        {"key": TEXT, "version": VERSION}, {"value": ANYTHING, "deleted": constant(True)}
-    ),
+    "NodeName": fields({"node_id": TEXT, "url": maybe(TEXT)}),
+    "TracedFollower": fields({**_followed, "lag_ms": MS, "ack_ms": maybe(MS)}),
     "Trace": fields(
         {
             "commit_ms": maybe(MS),
             "quorum_ms": maybe(MS),
-            "followers": many(fields({**_followed, "lag_ms": MS, "ack_ms": maybe(MS)})),
+            "followers": many(ref("TracedFollower")),
         }
     ),
     "Written": fields({"key": KEY, "value": ANYTHING, **_write}, _trace),
-    "Deleted": fields({"key": KEY, "deleted": constant(True), **_write}, _trace),
+    "Deleted": fields({"key": KEY, "deleted": TRUE, **_write}, _trace),
     "BatchWritten": fields({"operations": {"type": "integer", "minimum": 1}, **_write}, _trace),
     "Items": fields({"items": many(ref("Item")), "next": maybe(TEXT)}),
-    "Lag": fields({**_range, "followers": many(fields({**_followed, **_range}))}),
+    "FollowerLag": fields({**_followed, **_range}),
+    "Lag": fields({**_range, "followers": many(ref("FollowerLag"))}),
     "Health": fields(
         {
             "status": constant("ok"),
@@ -128,7 +130,7 @@ COMPONENTS: dict[str, Schema] = {
             "live_links": COUNT,
             "inflight_writes": COUNT,
             "lag": ref("Lag"),
-            "leader": _name,
+            "leader": ref("NodeName"),
             "leader_heard_ms": COUNT,
         },
     ),
@@ -136,39 +138,36 @@ COMPONENTS: dict[str, Schema] = {
         {"write_quorum": COUNT, "previous_write_quorum": COUNT}, allowed("warning")
     ),
     "Partition": fields({**_followed, "cut": YES_NO}),
-    "Admitted": fields({**_followed, "admitted": constant(True)}),
-    "ReplicaStatus": fields(
+    "Admitted": fields({**_followed, "admitted": TRUE}),
+    "LeaderReplica": fields(
         {
-            "leader": fields(
-                {
-                    "node_id": TEXT,
-                    "epoch": ref("Epoch"),
-                    "write_quorum": COUNT,
-                    "records": COUNT,
-                    "digest": TEXT,
-                    **_data,
-                }
-            ),
-            "followers": many(
-                fields(
-                    {
-                        **_followed,
-                        "status": one_of("match", "mismatch", "unreachable"),
-                        "link": one_of("connecting", "syncing", "live", "down", "cut"),
-                        "link_reason": maybe(TEXT),
-                        "lag_records": COUNT,
-                        "lag_ms": MS,
-                        "rate_records_s": {"type": "number", "minimum": 0},
-                        "records": maybe(COUNT),
-                        "digest": maybe(TEXT),
-                        "differing_keys": many(TEXT),
-                        "differing_keys_total": maybe(COUNT),
-                        "error": maybe(TEXT),
-                        **_data,
-                    }
-                )
-            ),
+            "node_id": TEXT,
+            "epoch": ref("Epoch"),
+            "write_quorum": COUNT,
+            "records": COUNT,
+            "digest": TEXT,
+            **_data,
         }
+    ),
+    "FollowerReplica": fields(
+        {
+            **_followed,
+            "status": one_of("match", "mismatch", "unreachable"),
+            "link": one_of("connecting", "syncing", "live", "down", "cut"),
+            "link_reason": maybe(TEXT),
+            "lag_records": COUNT,
+            "lag_ms": MS,
+            "rate_records_s": {"type": "number", "minimum": 0},
+            "records": maybe(COUNT),
+            "digest": maybe(TEXT),
+            "differing_keys": many(TEXT),
+            "differing_keys_total": maybe(COUNT),
+            "error": maybe(TEXT),
+            **_data,
+        }
+    ),
+    "ReplicaStatus": fields(
+        {"leader": ref("LeaderReplica"), "followers": many(ref("FollowerReplica"))}
     ),
     "Dump": {"type": "object", "description": "Every key and its value."},
     "PlainReplicated": fields({"status": constant("ok")}),
@@ -182,7 +181,7 @@ EXTRA: dict[type[TrikvError], tuple[dict[str, Schema], dict[str, Schema]]] = {
     errors.InvalidParameter: ({"field": TEXT}, {}),
     errors.TooLarge: ({"field": TEXT}, {}),
     errors.NotFound: ({"key": TEXT}, {}),
-    errors.NotLeader: ({"leader": maybe(_name)}, {}),
+    errors.NotLeader: ({"leader": maybe(ref("NodeName"))}, {}),
     errors.StaleEpoch: ({"promised": ref("Epoch")}, {}),
     errors.WrongCluster: ({"cluster": TEXT}, {}),
     errors.HasLeader: ({"promised": ref("Epoch")}, {}),
