@@ -83,6 +83,8 @@ class NodeProcess:
         self.log_path = directory / f"{name}.log"
         self.settings = {"HOST": "127.0.0.1", "PORT": "0", "NODE_ID": name, **settings}
         self.url = ""
+        self.code: Path | None = None
+        """The checkout whose code it runs, if it is another one."""
         self.client = httpx.Client(timeout=30, trust_env=False)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_starts = 0
@@ -107,6 +109,7 @@ class NodeProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "trikv"],
                 env=environment(settings),
+                cwd=self.code,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
