@@ -21,6 +21,7 @@ from trikv import __version__, logs
 from trikv.alarm import best_timer
 from trikv.committer import DiskWatch, RunBlocking, run_in_thread, run_inline
 from trikv.config import Config, reachable_url, read_config
+from trikv.datafiles import readable_by_others
 from trikv.errors import SettingError
 from trikv.node import Node, open_node
 from trikv.store import Store
@@ -50,6 +51,7 @@ def main() -> int:
 def run_node(*, stop_at_eof: bool = False) -> int:
     """The same with settings from the environment and nothing else; the exit code."""
     exit_code = 0
+    os.umask(0o077)  # what a node writes down is its user's business alone
     try:
         config = read_config(os.environ)
         logs.set_up(config.log_level)
@@ -153,6 +155,12 @@ def _say_started(node: Node, port: int) -> None:
             "lag_ms": f"{low:g}-{high:g}",
         }
     logs.info("node.started", **fields)
+    if config.data_dir is not None and (exposed := readable_by_others(config.data_dir)):
+        logs.warning(
+            "data.exposed",
+            modes=", ".join(f"{path} {mode}" for path, mode in exposed.items()),
+            hint=f"other users may use these: chmod -R go= {config.data_dir}",
+        )
     if config.role == "leader" and config.lag.max_delay_ms > 0:
         logs.info(
             "lag.simulated",

@@ -9,6 +9,9 @@ Rules
   `checkpoint`, once about `CHECKPOINT_PAGES` pages are in it: it takes as long as many commits do, and
   whoever commits decides where it runs. Should the log grow much longer, SQLite does it by itself.
 - Where commits wait for the disk the log has that length from the start, so that they overwrite it.
+- What SQLite keeps aside while it works lies beside the database, not in a directory for temporary files: there
+  may be none, or a small one in memory, and a takeover sets aside as much as the database holds.
+- A database that was removed or replaced under this process commits nothing more: see `check_in_place`.
 
 How it works. There are three connections: the committer's, one for point reads, one for pages, which may
 run in another thread than the event loop's. `:memory:` has one connection for all three, so it must be
@@ -29,6 +32,8 @@ from pathlib import Path
 from typing import Literal
 
 import apsw
+
+from trikv.datafiles import OpenFiles
 
 Durability = Literal["fsync", "os"]
 
@@ -74,6 +79,8 @@ class Database:
             self.writer = self._connect(durability, schema)
             self.reader = self.writer if path is None else self._connect(durability, schema)
             self.pager = self.writer if path is None else self._connect(durability, schema)
+            files = () if path is None else (path, log_of(path), path.with_name(LOCK_NAME))
+            self._files = OpenFiles(files)
         except BaseException:
             self.close()
             raise
@@ -84,11 +91,23 @@ class Database:
         if self._lock is not None:
             self._lock.close()
 
+    def gone(self) -> str | None:
+        """The path of a file that was removed or replaced since it was opened; None: all are in place."""
+        return self._files.gone()
+
+    def check_in_place(self) -> None:
+        """Raises apsw.ReadOnlyError where commits would go to a file that nobody finds again."""
+        if (path := self._files.gone()) is not None:
+            raise apsw.ReadOnlyError(f"{path} was removed or replaced while this node had it open")
+
     def _connect(self, durability: Durability, schema: str) -> apsw.Connection:
         connection = apsw.Connection(":memory:" if self.path is None else str(self.path))
         connection.set_busy_timeout(5_000)
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)  # else it plans anew for each key
         self._connections.append(connection)
+        if self.path is not None:
+            where = str(self.path.parent.resolve()).replace("'", "''")
+            connection.execute(f"PRAGMA temp_store_directory = '{where}'")
         new = self._is_new(connection)  # first: the mode is written into the file
         connection.execute("PRAGMA journal_mode = WAL")
         level = "FULL" if durability == "fsync" else "NORMAL"

@@ -125,6 +125,10 @@ class Store:
     def close(self) -> None:
         self.database.close()
 
+    def file_is_gone(self) -> bool:
+        """Whether its files were removed or replaced since they were opened: nothing is committed then."""
+        return self.database.gone() is not None
+
     # -- changes: only inside a transaction ---------------------------------------------------------
 
     @contextmanager
@@ -134,6 +138,7 @@ class Store:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self.database.check_in_place()
             self._writer.execute("COMMIT")
             self._buffer.committed()
             self.database.committed()
