@@ -9,6 +9,7 @@ what was expected. A variable that is set to nothing counts as not set, as compo
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ Role = Literal["leader", "follower"]
 
 #: Followers of one leader: each costs a task and a connection, and every write goes to all.
 MAX_FOLLOWERS = 100
+
+#: The longest path that Linux takes.
+MAX_PATH_CHARACTERS = 4095
 
 _WILDCARD_HOSTS = {"0.0.0.0", "::", "[::]", ""}
 
@@ -103,6 +107,33 @@ def base_url(text: str) -> str:
     return f"{parts.scheme}://{host}{port}"
 
 
+def without_secrets(text: str) -> str:
+    """A text to be shown in which a URL may stand: without its user, password and query."""
+    _, at, rest = text.rpartition("@")
+    return re.sub(r"[?#].*", "?***", f"***@{rest}" if at else text, flags=re.DOTALL)
+
+
+def _directory(text: str) -> str:
+    """A directory as it is written; what a shell would have made of it is refused, with that."""
+    if text == ":memory:":
+        return text
+    if not text.isprintable() or len(text) > MAX_PATH_CHARACTERS:
+        raise ValueError
+    if text[0] == "~":
+        raise _Meant(f"~ is not expanded here: write {os.path.expanduser(text)}")
+    if re.search(r"\$[A-Za-z_{(]|%\w+%", text):
+        raise _Meant("variables are not expanded here: write what they stand for")
+    if text[0] == ":" or "://" in text:
+        raise _Meant("write a path of the file system")
+    if text[0] in "\"'" or text[-1] in "\"'":
+        raise ValueError
+    return text
+
+
+class _Meant(ValueError):
+    """A bad setting of which it is known what was meant: the text says it."""
+
+
 def _urls(text: str) -> tuple[str, ...]:
     urls = tuple(base_url(part.strip()) for part in text.split(",") if part.strip())
     if len(set(urls)) != len(urls) or len(urls) > MAX_FOLLOWERS:
@@ -142,7 +173,7 @@ SETTINGS: tuple[Setting, ...] = (
         f"up to {MAX_FOLLOWERS} different base URLs like http://node1:8000, with commas between",
         _urls,
     ),
-    Setting("DATA_DIR", "data/NODE_ID", "a directory, or :memory:", str),
+    Setting("DATA_DIR", "data/NODE_ID", "a directory, or :memory:", _directory),
     Setting("DURABILITY", "fsync", "fsync or os", _one_of("fsync", "os")),
     Setting(
         "WRITE_TIMEOUT",
@@ -197,6 +228,8 @@ def read_config(environment: Mapping[str, str]) -> Config:
         if text:
             try:
                 given[name] = parse(text)
+            except _Meant as meant:
+                raise _bad(name, text, expected, f"; {meant}") from None
             except ValueError:
                 raise _bad(name, text, expected) from None
         elif name not in _DERIVED and default:
@@ -263,6 +296,9 @@ def reachable_url(config: Config, port: int) -> str | None:
     return config.advertise_url or _own_url(config.host, port)
 
 
-def _bad(name: str, text: str, expected: str) -> SettingError:
-    shown = text if len(text) <= 200 else text[:197] + "..."
-    return SettingError(f"{name}={shown!r}: expected {expected}")
+def _bad(name: str, text: str, expected: str, hint: str = "") -> SettingError:
+    shown = without_secrets(text)
+    shown = shown if len(shown) <= 200 else shown[:197] + "..."
+    if shown == text and text.isprintable() and re.fullmatch(r"(['\"]).+\1", text):
+        hint = f"; the quotes are part of it: write {text[1:-1]}"
+    return SettingError(f"{name}={shown!r}: expected {expected}{hint}")

@@ -9,8 +9,8 @@ Rules
   `checkpoint`, once about `CHECKPOINT_PAGES` pages are in it: it takes as long as many commits do, and
   whoever commits decides where it runs. Should the log grow much longer, SQLite does it by itself.
 - Where commits wait for the disk the log has that length from the start, so that they overwrite it.
-- What SQLite keeps aside while it works lies beside the database, not in a directory for temporary files: there
-  may be none, or a small one in memory, and a takeover sets aside as much as the database holds.
+- What SQLite keeps aside while it works lies beside the database, not in a directory for temporary
+  files: there may be none, or a small one in memory, and a takeover sets aside a whole database.
 - A database that was removed or replaced under this process commits nothing more: see `check_in_place`.
 
 How it works. There are three connections: the committer's, one for point reads, one for pages, which may
@@ -92,7 +92,7 @@ class Database:
             self._lock.close()
 
     def gone(self) -> str | None:
-        """The path of a file that was removed or replaced since it was opened; None: all are in place."""
+        """The path of a file that was removed or replaced since it was opened; None: there is none."""
         return self._files.gone()
 
     def check_in_place(self) -> None:

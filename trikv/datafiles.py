@@ -1,8 +1,8 @@
 """The files of a data directory: are they still those that were opened, and who may read them.
 
 Rules
-- A file that was removed, moved away or replaced while it is open still takes writes, and nobody will ever
-  find them. So whoever commits asks first whether the files at their paths are the open ones.
+- A file that was removed, moved away or replaced while it is open still takes writes, and nobody will
+  ever find them. So whoever commits asks first whether the files at their paths are the open ones.
 - What cannot be told, as the directory cannot be looked at, is no removal.
 
 What it does not know: SQLite, who writes.
@@ -39,7 +39,7 @@ class OpenFiles:
 
 def _inode(path: Path | str) -> tuple[int, int]:
     """What a file is, whatever its path. Raises OSError."""
-    found = os.stat(path)  # noqa: PTH116 - a tenth of a commit's time is at stake
+    found = os.stat(path)
     return found.st_dev, found.st_ino
 
 

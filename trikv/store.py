@@ -126,7 +126,7 @@ class Store:
         self.database.close()
 
     def file_is_gone(self) -> bool:
-        """Whether its files were removed or replaced since they were opened: nothing is committed then."""
+        """Whether its files were removed or replaced under it: nothing is committed then."""
         return self.database.gone() is not None
 
     # -- changes: only inside a transaction ---------------------------------------------------------
