@@ -120,9 +120,10 @@ Then = Callable[[T | None, TrikvError | None], None]
 class _Waiting:
     """One change, and what became of it."""
 
-    def __init__(self, change: Change[Any], then: Then[Any]) -> None:
+    def __init__(self, change: Change[Any], then: Then[Any], *, synced: bool = False) -> None:
         self.change = change
         self.then = then
+        self.synced = synced
         self.result: Any = None
         self.error: TrikvError | None = None
         self.ended = False
@@ -152,7 +153,7 @@ class Committer:
         self._busy = False
         self._closed = False
 
-    def submit(self, change: Change[T], then: Then[T]) -> None:
+    def submit(self, change: Change[T], then: Then[T], *, synced: bool = False) -> None:
         """Run a change in its turn; once it is durable, or cannot be, `then` hears of it.
 
         In the order of the calls, whoever waits for it still. `then` must not wait, nor raise. What it
@@ -162,14 +163,15 @@ class Committer:
         """
         if self._closed:
             raise NotReady("this node is stopping")
-        self._waiting.append(_Waiting(change, then))
+        self._waiting.append(_Waiting(change, then, synced=synced))
         self._wake.set()
 
-    async def commit(self, change: Change[T], *, alone: bool = False) -> T:
+    async def commit(self, change: Change[T], *, alone: bool = False, synced: bool = False) -> T:
         """Run a change and return its result once it is durable.
 
         `alone`: nothing else is to be expected that could share its transaction. Where nothing is going
         on, and the disk is quick, it is run at once, and nobody else has a turn meanwhile.
+        `synced`: durable means on the disk, whatever the setting: a promise must never be forgotten.
 
         Raises StorageFailed if it could not be committed, NotReady if the node is stopping, and what
         the change itself refused with. Cancelling the caller does not take the change back.
@@ -182,12 +184,12 @@ class Committer:
             done.set()
 
         if alone and not self._busy and not self._waiting and not self._closed and self._quick():
-            await self._commit_group([_Waiting(change, then)])
+            await self._commit_group([_Waiting(change, then, synced=synced)])
             if self._store.database.checkpoint_is_due():
                 self._wake.set()
         else:
             try:
-                self.submit(change, then)
+                self.submit(change, then, synced=synced)
             except NotReady:
                 # Whoever is to end with the node ends here, and not with an error that nobody expects.
                 await trio.lowlevel.checkpoint()
@@ -259,7 +261,7 @@ class Committer:
             await self._run_blocking(partial(self._disk.timed, work))
 
     def _apply(self, group: Sequence[_Waiting]) -> None:
-        with self._store.transaction():
+        with self._store.transaction(synced=any(waiting.synced for waiting in group)):
             for waiting in group:
                 waiting.error = None
                 try:

@@ -4,7 +4,7 @@ Rules
 - One node at a time has a directory open.
 - A file that is not ours, or of another format, is refused.
 - With durability `fsync` a commit returns only once the write-ahead log is on disk (`synchronous=FULL`);
-  with `os` the operating system writes it when it likes.
+  with `os` the operating system writes it when it likes, but for what is committed inside `synced`.
 - The write-ahead log is written back into the database (a *checkpoint*) between transactions, by
   `checkpoint`, once about `CHECKPOINT_PAGES` pages are in it: it takes as long as many commits do, and
   whoever commits decides where it runs. Should the log grow much longer, SQLite does it by itself.
@@ -27,7 +27,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -136,6 +137,17 @@ class Database:
                 f"{self.path} has format {user_version}, this trikv reads format {FORMAT}"
             )
         return False
+
+    @contextmanager
+    def synced(self) -> Iterator[None]:
+        """Inside, a commit waits for the disk whatever the durability. Not inside a transaction."""
+        if not self._waits_for_disk:
+            self.writer.execute("PRAGMA synchronous = FULL")
+        try:
+            yield
+        finally:
+            if not self._waits_for_disk:
+                self.writer.execute("PRAGMA synchronous = NORMAL")
 
     # -- the log ------------------------------------------------------------------------------------
 

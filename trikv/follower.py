@@ -1,7 +1,8 @@
 """The merge path: fence, commit, acknowledge. And the promises, which every node makes.
 
 Rules
-- A node acknowledges only what it has committed to disk, a promise included.
+- A node acknowledges only what it has committed to disk. A promise is synced whatever `DURABILITY` says:
+  a loss of power that takes one would let two leaders confirm writes.
 - It promises the highest epoch that it has seen, and refuses what comes from a lower one (StaleEpoch,
   naming the promise): a leader that was replaced while it slept cannot write here.
 - The fence and the merge are one transaction, so no batch of an old leader slips in between.
@@ -11,7 +12,7 @@ Rules
 - It keeps the watermark and the floor that its leader sends only once it was established in that
   leader's epoch; and it is established by that leader's word alone, at the end of a handshake.
 - One that was further behind than the floor is brought in without the tombstones that were purged
-  already, and notes that it may lack them.
+  already, and notes that it may lack them: in a new epoch, or as an old copy in the same one.
 - What is confirmed its leader tells it, too, and it is not kept on the disk.
 - The plain form, which has no epoch, is taken only by a node that has promised none.
 
@@ -40,10 +41,7 @@ from trikv.peers import Candidate, configuration_in
 from trikv.state import NodeState
 from trikv.store import Store
 from trikv.tally import MergeTally
-from trikv.version import MAX_TIMESTAMP_US, NO_EPOCH, Epoch, Record, Version, entries_of
-
-#: Ten years before the last timestamp: one record must not use up what a leader counts on from.
-MAX_RECORD_US = MAX_TIMESTAMP_US - 10 * 366 * 86_400 * 1_000_000
+from trikv.version import MAX_ISSUED_US, NO_EPOCH, Epoch, Record, Version, entries_of
 
 #: An epoch may be so far above the last: no cluster's leaders start more often while a node is away.
 MAX_EPOCH_STEP = 1_000_000
@@ -102,7 +100,7 @@ async def promise(committer: Committer, candidate: Candidate) -> NodeState:
         store.set_state(state._replace(promised=epoch, cluster=state.cluster or cluster))
         return store.state
 
-    return await committer.commit(change)
+    return await committer.commit(change, synced=True)
 
 
 class Follower:
@@ -150,7 +148,7 @@ class Follower:
             store.merge([entry for entry in batch.entries if entry.version > floor])
             if state != before:
                 store.set_state(state)
-                if state.established > before.established and before.watermark < state.floor:
+                if before.watermark < state.floor:  # it was brought in without what is purged there
                     store.set_purged(state.floor)
             if batch.floor is None or state.established != batch.epoch:
                 return state, False
@@ -161,7 +159,8 @@ class Follower:
             state = self.state
         else:
             # Its leader has one request in flight.
-            state, purged = await self._committer.commit(change, alone=True)
+            promises = batch.epoch > self.state.promised
+            state, purged = await self._committer.commit(change, alone=True, synced=promises)
             if purged:
                 self._purged_up_to = state.floor
         if self.leader != batch.leader or batch.epoch != self.state.promised:
@@ -251,7 +250,7 @@ def _after(state: NodeState, batch: Batch) -> NodeState:
         )
     for index, entry in enumerate(batch.entries):
         epoch, timestamp_us = entry.version
-        if epoch > batch.epoch or (epoch.number > 0 and timestamp_us > MAX_RECORD_US):
+        if epoch > batch.epoch or (epoch.number > 0 and timestamp_us > MAX_ISSUED_US):
             field = f"records[{index}].version"
             raise InvalidBody(
                 f"{field}: expected none beyond epoch {batch.epoch} or the year 2245", field=field

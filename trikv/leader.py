@@ -435,6 +435,9 @@ class Leader:
 
         with trio.move_on_after(timeout_s):
             await self.until(known)
+            # A promise of its own may be on the disk already, and not have deposed it yet.
+            if (promised := self.store.state.promised) != self.epoch:
+                raise NotReady(f"this node has promised {promised} meanwhile", waiting_for=[])
             return record
         raise ReadTimeout(
             f"what this node holds was not confirmed within {timeout_s:g} s",

@@ -5,7 +5,7 @@
               quorum 0, under which anyone may lead alone, all followers must hold it
     settled   as many as the new one asks for are past, with their watermarks, everything that was issued
               before it was in force, since that may have been confirmed under the old one; which is then
-              forgotten, in a record of its own
+              forgotten, in a record of its own. With a new quorum of 0, all must be past it
 
 A change that cannot be confirmed stays pending, however long; a later one takes its place. Both are kept
 in mind by the record that is written, until it is settled, so that a takeover at any moment between
@@ -25,6 +25,9 @@ from trikv.errors import NotEnoughFollowers, NotReady, QuorumNotMet, StorageFail
 from trikv.leader import Leader
 from trikv.quorum import Voters
 from trikv.version import Version
+
+#: What the disk refused is tried again after so long: a full disk may have room again.
+RETRY_S = 1.0
 
 
 class Reconfiguration:
@@ -76,7 +79,10 @@ class Reconfiguration:
                 write_quorum,
                 (*leader.in_force, *self.configuration.previous),
             )
-            self.version = version = await self._write(wanted)
+            # A client that leaves does not take back what is committed: this leader must go by it. The
+            # commit ends by itself, with the node at the latest.
+            with trio.CancelScope(shield=True):
+                self.version = version = await self._write(wanted)
             self.configuration, self.pending = wanted, write_quorum
             self._latest = wanted
             logs.info("quorum.pending", write_quorum=write_quorum, in_force=before, forced=force)
@@ -114,7 +120,7 @@ class Reconfiguration:
                     if self.version == version and self._is_pending():
                         self._put_in_force()
             if self.configuration.previous:
-                await leader.until(lambda: self.configuration.voters.met_by(self._past_bound()))
+                await leader.until(self._may_forget_previous)
                 await self._forget_previous(version)
 
     def _check_links(self) -> None:
@@ -133,17 +139,35 @@ class Reconfiguration:
         heard = {*holders, self._leader.node_id}
         return self._leader.enough(holders) and all(v.members <= heard for v in alone)
 
+    def _may_forget_previous(self) -> bool:
+        """Return if a takeover that minds the new quorum alone finds all that was confirmed before.
+
+        With quorum 0 any member may lead without asking another: then all must have it.
+        """
+        past_bound = self._past_bound()
+        voters = self.configuration.voters
+        if voters.write_quorum == 0:
+            return voters.members <= {*past_bound, self._leader.node_id}
+        return voters.met_by(past_bound)
+
     async def _forget_previous(self, version: Version) -> None:
-        async with self._one_at_a_time:
-            if self.version != version:
-                return
-            settled = self.configuration.settled()
-            try:
-                self.version = await self._write(settled)
-            except StorageFailed as error:  # the next change does it: until then, more is asked for
-                logs.warning("storage.failed", reason=error.detail)
-            else:
-                self.configuration = settled
+        """Write the settled configuration, again until the disk takes it."""
+        refused = False
+        while True:
+            async with self._one_at_a_time:
+                if self.version != version:
+                    return
+                settled = self.configuration.settled()
+                try:
+                    self.version = await self._write(settled)
+                except StorageFailed as error:
+                    if not refused:
+                        logs.warning("storage.failed", reason=error.detail)
+                    refused = True
+                else:
+                    self.configuration = settled
+                    return
+            await trio.sleep(RETRY_S)
 
     def _is_pending(self) -> bool:
         return self.pending is not None

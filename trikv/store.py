@@ -21,7 +21,7 @@ leads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,8 +132,17 @@ class Store:
     # -- changes: only inside a transaction ---------------------------------------------------------
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All changes made inside are committed at the end, or none. Raises apsw.Error."""
+    def transaction(self, *, synced: bool = False) -> Iterator[None]:
+        """Commit all changes made inside at the end, or none. Raises apsw.Error.
+
+        `synced`: it waits for the disk also where the durability is `os`.
+        """
+        with self.database.synced() if synced else nullcontext():
+            with self._transaction():
+                yield
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         before = self.state, self.purged
         self._writer.execute("BEGIN IMMEDIATE")
         try:
@@ -362,7 +371,7 @@ class Store:
             f"{SELECT} WHERE (epoch, timestamp_us) > {at(1)}"
             " ORDER BY epoch, timestamp_us, key LIMIT ?4"
         )
-        with self._scanning():
+        with self._scanning(), self._one_moment():
             page = table.bounded(self._pager.execute(query, (*bound, limit)), max_bytes)
             return self._whole_write(page, "> ?4")
 
@@ -375,7 +384,7 @@ class Store:
             f"{SELECT} WHERE (epoch, timestamp_us) < {at(1)} AND (epoch, timestamp_us) > {at(4)}"
             " ORDER BY epoch DESC, timestamp_us DESC, key DESC LIMIT ?7"
         )
-        with self._scanning():
+        with self._scanning(), self._one_moment():
             rows = self._pager.execute(query, (*bound, *version_row(after), limit))
             return self._whole_write(table.bounded(rows, max_bytes), "< ?4")
 
@@ -385,6 +394,19 @@ class Store:
         assert self.buffered_up_to is None or self._pager.in_transaction
         with _reading():
             yield
+
+    @contextmanager
+    def _one_moment(self) -> Iterator[None]:
+        """Read in one transaction: a commit may run in another thread between two statements."""
+        if self._pager.in_transaction:  # see `as_if_emptied`; in memory it may be the writer's, too
+            yield
+            return
+        self._pager.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with suppress(apsw.SQLError):  # an error may have ended it already
+                self._pager.execute("ROLLBACK")
 
     def _whole_write(self, page: list[Record], beyond: str) -> list[Record]:
         """The page, and what is missing of its last write."""

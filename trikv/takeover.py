@@ -8,11 +8,15 @@ Rules
   are new, a cluster is born, empty. With k = 0 nothing was promised to anyone. All are asked once,
   whoever is needed.
 - An old copy of a node's data, which is behind what all are known to have, counts as new.
+- Once they are enough, all that have promised are asked again, and only an answer of the same instance
+  counts: a promise may have been forgotten with a disk meanwhile (see `_ask_again`).
 - Only then does it read. Of those that are not new, the ones established in the highest epoch found
-  speak, and the union of their maps is the state it leads with. If it is one of them and led that epoch,
-  it holds everything, and reads nobody. If it is none of them, what it holds beyond that state is
-  overruled, as a follower's strays are.
-- If anything has raised its own promise meanwhile, the takeover is off: the last transaction looks.
+  speak, and the union of their maps is the state it leads with. If it is one of them it reads what the
+  others hold above the floor, also where it led that epoch: a loss of power may have taken its last
+  writes. If it is none of them, what it holds beyond that state is overruled, as a follower's strays
+  are.
+- If anything has raised its own promise meanwhile, the takeover is off: the last transaction looks, and
+  so does the moment at which leading begins.
 - A start that changes more than one member is refused. What a start changes is a change of the
   configuration like any other: see `reconfiguration`.
 
@@ -24,8 +28,8 @@ was read is staged beside the map.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
 import trio
@@ -110,12 +114,14 @@ class Takeover:
         newest = self._store.greatest_version()
         self._seen_us = 0 if newest is None else _timestamp_us(newest)
         seen = max(above, NO_EPOCH if newest is None else newest.epoch)
-        epoch = await self._committer.commit(partial(_promise_itself, seen=seen))
+        epoch = await self._committer.commit(partial(_promise_itself, seen=seen), synced=True)
         state = self._store.state
         self._heard, self._problems = {}, {}
         candidate = Candidate(self._name, state.instance, state.cluster, epoch)
         while True:
             await self._gather(candidate)
+            if not await self._ask_again(candidate):
+                continue
             configuration = self._newest_configuration()
             members = self._members()
             if configuration is not None:
@@ -132,41 +138,61 @@ class Takeover:
     # -- promises -----------------------------------------------------------------------------------
 
     async def _gather(self, candidate: Candidate) -> None:
-        """Until there are promises enough. Raises Superseded."""
-        over: BaseException | None = None
-        try:
-            async with trio.open_nursery() as nursery:
-                asked = set(self._heard)
-                for url in [url for url in self._remotes if url not in self._heard]:
-                    nursery.start_soon(self._ask, url, candidate, asked)
-                while missing := self._missing(asked):
-                    self._wait_for(missing)
-                    self._changed = trio.Event()
-                    if not self._missing(asked):
-                        break
-                    await self._changed.wait()
-                    _check_own_promise(self._store, candidate.epoch)
-                nursery.cancel_scope.cancel()
-        except* (Superseded, StorageFailed) as errors:
-            over = first_leaf(errors)
-        if over is not None:
-            raise over
+        """Wait until there are promises enough. Raises Superseded, StorageFailed."""
+        async with _open_nursery() as nursery:
+            asked = set(self._heard)
+            for url in [url for url in self._remotes if url not in self._heard]:
+                nursery.start_soon(self._keep_asking, url, candidate, asked)
+            while missing := self._missing(asked):
+                self._wait_for(missing)
+                self._changed = trio.Event()
+                if not self._missing(asked):
+                    break
+                await self._changed.wait()
+                _check_own_promise(self._store, candidate.epoch)
+            nursery.cancel_scope.cancel()
 
-    async def _ask(self, url: str, candidate: Candidate, asked: set[str]) -> None:
-        """One member, until it has promised, and again if that cannot be told from another's."""
+    async def _ask_again(self, candidate: Candidate) -> bool:
+        """Ask all that have promised once more, now that enough have; return if they still count.
+
+        A member may have lost its disk since it promised, and the promise with it, and the old leader
+        may have brought it in again. Every promise that counts is repeated here by the same instance,
+        after the last of them was made: from then on the old leader has too few members left to admit
+        an emptied one. Raises Superseded.
+        """
+        before = {url: told.state.instance for url, told in self._heard.items()}
+        async with _open_nursery() as nursery:
+            for url in before:
+                nursery.start_soon(self._ask, url, candidate)
+        _check_own_promise(self._store, candidate.epoch)
+        same = all(
+            self._heard[url].state.instance == instance
+            for url, instance in before.items()
+            if url in self._heard
+        )
+        return same and not self._missing(set(self._remotes))
+
+    async def _keep_asking(self, url: str, candidate: Candidate, asked: set[str]) -> None:
+        """Ask one member until it has promised, and again if that cannot be told from another's."""
         while True:
             if url not in self._heard or self._doubtful(url):
                 try:
-                    told = await self._remotes[url].promise(candidate)
-                    self._check_cluster(url, told.state)
-                    self._hear(url, told)
-                    self._problems.pop(url, None)
-                except PeerFailed as failure:
-                    self._problems[url] = failure.detail
+                    await self._ask(url, candidate)
                 finally:
                     asked.add(url)
                     self._changed.set()
             await trio.sleep(RETRY_S * self._rng.uniform(0.5, 1.0))
+
+    async def _ask(self, url: str, candidate: Candidate) -> None:
+        """Ask one member to promise: afterwards it is among those heard, or its problem is known."""
+        try:
+            told = await self._remotes[url].promise(candidate)
+            self._check_cluster(url, told.state)
+            self._hear(url, told)
+            self._problems.pop(url, None)
+        except PeerFailed as failure:
+            self._heard.pop(url, None)
+            self._problems[url] = failure.detail
 
     def _hear(self, url: str, told: Promised) -> None:
         """Raises PeerFailed, and forgets both, if two URLs lead to one node."""
@@ -311,7 +337,7 @@ class Takeover:
             return []
         if own < base:
             return None
-        return [] if state.led == own or own > base else speakers
+        return [] if own > base else speakers
 
     def _established(self) -> list[str]:
         """The URLs of those that are established in the highest epoch heard of, old copies aside."""
@@ -388,6 +414,9 @@ class Takeover:
 
         await self._committer.commit(change)
         await self._committer.commit(Store.end_staging)
+        # The last look, with no checkpoint between it and the moment when the leadership is visible:
+        # until then a promise that this node makes deposes nobody.
+        _check_own_promise(self._store, candidate.epoch)
         in_force = (wanted.voters,) if old is None else old.all_voters
         self.waiting_for = []
         logs.info(
@@ -420,6 +449,19 @@ class Takeover:
         store.merge_staged()
         pairs = [(held.key, "" if theirs is None else theirs.value) for held, theirs in strays]
         store.merge([Entry(version, pairs)])
+
+
+@asynccontextmanager
+async def _open_nursery() -> AsyncIterator[trio.Nursery]:
+    """Open a nursery out of which Superseded and StorageFailed come by themselves, not in a group."""
+    over: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+    except* (Superseded, StorageFailed) as errors:
+        over = first_leaf(errors)
+    if over is not None:
+        raise over
 
 
 def _promise_itself(store: Store, *, seen: Epoch) -> Epoch:

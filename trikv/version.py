@@ -26,6 +26,10 @@ from typing import NamedTuple
 #: Timestamps stay below 2**53, so that a JavaScript number holds them exactly (until the year 2255).
 MAX_TIMESTAMP_US = 2**53 - 1
 
+#: No leader issues a later timestamp, and no follower takes one: ten years before the last there is, so
+#: that a clock which is wrong by centuries is refused, and what counts on from there has room.
+MAX_ISSUED_US = MAX_TIMESTAMP_US - 10 * 366 * 86_400 * 1_000_000
+
 #: Epoch numbers stay below 2**31: SQLite and every client hold them, and nobody starts that often.
 MAX_EPOCH_NUMBER = 2**31 - 1
 
@@ -144,9 +148,11 @@ class VersionClock:
         self.last_us = seen_us
 
     def issue(self) -> Version:
-        """The version of one write. Raises OverflowError past the year 2255."""
+        """Return the version of one write. Raises OverflowError beyond `MAX_ISSUED_US`."""
         issued_us = max(self._now_us(), self.last_us + 1)
-        if issued_us > MAX_TIMESTAMP_US:
-            raise OverflowError("the clock is past the year 2255")
+        if issued_us > MAX_ISSUED_US:
+            raise OverflowError(
+                "this node's clock is past the year 2245: expected one that is right"
+            )
         self.last_us = issued_us
         return Version(self.epoch, issued_us)

@@ -73,8 +73,6 @@ class SimulatedStore(Store):
         super().__init__(None, durability)
         self._disk = disk
         self.frozen = False
-        level = self._writer.execute("PRAGMA synchronous").get
-        self._synced = level >= FSYNC_LEVEL
         if disk.image is not None:
             self._restore(disk.image)
 
@@ -86,12 +84,13 @@ class SimulatedStore(Store):
         self._load()
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, synced: bool = False) -> Iterator[None]:
         if self.frozen:
             raise apsw.ReadOnlyError("this disk belongs to a later start")
         changes = self._writer.total_changes()
-        with super().transaction():
+        with super().transaction(synced=synced):
             yield
+            on_disk = self._writer.execute("PRAGMA synchronous").get >= FSYNC_LEVEL
             changed = self._writer.total_changes() > changes
             if changed and self._disk.full:
                 raise apsw.FullError("database or disk is full")
@@ -99,7 +98,7 @@ class SimulatedStore(Store):
                 self._disk.phantom = self._image()
                 raise apsw.IOError("disk I/O error")
         if changed and not self._writer.in_transaction:
-            self._disk.committed(self._image(), synced=self._synced)
+            self._disk.committed(self._image(), synced=on_disk)
 
     def _image(self) -> bytes:
         image = self._writer.serialize("main")

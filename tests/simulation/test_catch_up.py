@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -13,6 +15,8 @@ from tests.simulation.test_interrupted import Interruption
 from tests.support import until
 from trikv.errors import PeerFailed
 from trikv.lag import LagRange
+from trikv.version import Version, entries_of
+from trikv.watch import Message, Reset, Watch
 
 BATCH = {
     "operations": [{"op": "put", "key": "a", "value": 2}, {"op": "put", "key": "b", "value": 2}]
@@ -183,3 +187,41 @@ async def test_catching_up_ends_under_a_steady_load_with_lag(
         await trio.sleep(60)
         await fleet.wait_quiet("n0")
         await fleet.assert_equal()
+
+
+async def test_an_old_copy_put_back_in_the_same_epoch_notes_what_was_purged_meanwhile(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(3, write_quorum=2) as fleet:
+        assert (await fleet.put("n0", "a", 1))[0] == 200
+        await fleet.wait_quiet("n0")
+        await trio.sleep(3)
+        copied = fleet.stores["n1"]
+        records, state = copied.page_by_version(None, 10**6, 10**9), copied.state
+        status, body = await fleet.put("n0", "gone", 1)
+        assert status == 200
+        await fleet.wait_quiet("n0")
+        known_up_to = Version.parse(body["version"])
+        assert (await fleet.ask("n0", "DELETE", "/kv/{key}", None, "gone"))[0] == 200
+        await until(lambda: all(store.get("gone") is None for store in fleet.stores.values()))
+        fleet.crash("n1")
+        fleet.wipe("n1")
+        with fleet.stores["n1"].transaction():
+            fleet.stores["n1"].merge(entries_of(records))
+            fleet.stores["n1"].set_state(state)
+        await fleet.start("n1")
+        await fleet.wait_live("n0", 3)
+        await fleet.wait_quiet("n0")
+        watch = Watch(fleet.nodes["n1"], after=known_up_to)
+        with fleet.nodes["n1"].watches.entered(watch):
+            messages = [message async for message in _until_quiet(watch)]
+        # It can't say that `gone` was deleted, so it has to say that it can't.
+        assert isinstance(messages[0], Reset)
+
+
+async def _until_quiet(watch: Watch) -> AsyncIterator[Message]:
+    """Yield what a reader is told within ten seconds."""
+    with trio.move_on_after(10):
+        while True:
+            for message in await watch.next():
+                yield message

@@ -16,18 +16,23 @@ from tests.support import open_cluster, put
 from trikv.errors import NotReady
 from trikv.lag import LagRange
 from trikv.node import DRAIN_S
-from trikv.version import MAX_TIMESTAMP_US
+from trikv.version import MAX_ISSUED_US, MAX_TIMESTAMP_US
 
 
+@pytest.mark.parametrize("beyond_us", [MAX_TIMESTAMP_US, MAX_ISSUED_US + 1])
 async def test_past_the_last_timestamp_writes_are_refused_unwritten_until_the_clock_is_set(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, beyond_us: int
 ) -> None:
     async with open_fleet(2, write_quorum=1) as fleet:
         clock, right_us = fleet.clocks["n0"], fleet.clocks["n0"].offset_us
-        clock.offset_us = MAX_TIMESTAMP_US
+        # What no follower would take no leader issues, or none could ever count on from it.
+        clock.offset_us = beyond_us
         status, body = await fleet.put("n0", "a", 1)
         assert (status, body["code"]) == (503, "not_ready")
-        assert body["detail"] == ("this node can't issue versions: the clock is past the year 2255")
+        assert body["detail"] == (
+            "this node can't issue versions: this node's clock is past the year 2245: expected one that "
+            "is right"
+        )
         clock.offset_us = right_us
         assert (await fleet.put("n0", "b", 2))[0] == 200
         await fleet.wait_quiet("n0")

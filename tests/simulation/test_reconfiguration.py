@@ -11,8 +11,11 @@ from trio.testing import MockClock
 
 from tests.simulation.fleet import Fleet, open_fleet
 from tests.support import until
+from trikv.configuration import KEY
 from trikv.lag import LagRange, SimulatedLag
 from trikv.node import Node
+from trikv.peers import configuration_in
+from trikv.quorum import Voters
 from trikv.version import entries_of
 
 
@@ -383,3 +386,102 @@ async def test_a_change_that_another_has_replaced_is_not_said_to_be_in_force(
         ((status, body),) = answers
         assert (status, body["code"]) == (503, "quorum_not_met")
         assert "a later change" in body["detail"]
+
+
+async def test_what_was_confirmed_before_a_change_to_quorum_zero_survives_the_leader(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(3, write_quorum=2) as fleet:
+        leader = fleet.nodes["n0"].require_leader()
+        leader.lag.set(LagRange(60_000, 60_000), "http://n3")
+        assert (await fleet.put("n0", "w", 1))[0] == 200  # n3 gets it a minute later
+        leader.lag.set(LagRange(0, 0), "http://n3")
+        assert (await change(fleet, 0))[0] == 200
+        await trio.sleep(3)
+        reconfiguration = fleet.nodes["n0"].require_leadership().reconfiguration
+        assert not reconfiguration.settled
+        for name in ("n0", "n3"):
+            fleet.crash(name)
+        for other in ("n1", "n2"):
+            fleet.cut.add(frozenset(("n3", other)))
+        await fleet.start("n3", leads=True, write_quorum=2)
+        await trio.sleep(5)
+        assert fleet.nodes["n3"].leader is None  # it knows of quorum 0, and must not lead alone yet
+        fleet.cut.clear()
+        await fleet.wait_live("n3", 2)
+        await trio.sleep(5)
+        assert await fleet.dumps() == {name: {"w": 1} for name in ("n1", "n2", "n3")}
+
+
+async def test_a_change_to_quorum_zero_settles_once_all_are_past_it(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(3, write_quorum=2) as fleet:
+        reconfiguration = fleet.nodes["n0"].require_leadership().reconfiguration
+        assert (await change(fleet, 0))[0] == 200
+        await until(lambda: reconfiguration.settled)
+
+
+async def test_a_client_that_leaves_does_not_take_back_a_change(autojump_clock: MockClock) -> None:
+    async with open_fleet(5, write_quorum=3) as fleet:
+        node = fleet.nodes["n0"]
+        reconfiguration = node.require_leadership().reconfiguration
+        disk = SlowDisk(node)
+        disk.delay_s = 0.5
+        with trio.move_on_after(0.2):
+            await reconfiguration.change(1, force=False)
+        disk.delay_s = 0
+        await until(lambda: reconfiguration.settled and node.require_leader().write_quorum == 1)
+        assert {len(kept_in_mind(fleet, name)) for name in fleet.names} == {1}
+
+
+async def test_what_a_full_disk_refused_of_a_change_is_tried_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(3, write_quorum=1) as fleet:
+        await fleet.wait_quiet("n0")
+        node = fleet.nodes["n0"]
+        reconfiguration = node.require_leadership().reconfiguration
+        for other in ("n2", "n3"):
+            fleet.cut.add(frozenset(("n0", other)))
+        await until(lambda: node.require_leader().live_links == 1)
+        assert (await change(fleet, 2))[0] == 200
+        fleet.disks["n0"].full = True
+        fleet.cut.clear()
+        await fleet.wait_live("n0", 3)
+        await trio.sleep(5)
+        assert not reconfiguration.settled
+        fleet.disks["n0"].full = False
+        await until(lambda: reconfiguration.settled)
+
+
+async def test_a_change_keeps_in_mind_what_the_one_before_it_replaced(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(5, write_quorum=1) as fleet:
+        leader = fleet.nodes["n0"].require_leader()
+        leader.lag.set(LagRange(60_000, 60_000))
+        leader.lag.set(LagRange(0, 0), "http://n1")
+        assert (await fleet.put("n0", "w", 1))[0] == 200  # under quorum 1: on n0 and n1
+        leader.lag.set(LagRange(0, 0))
+        assert (await change(fleet, 3))[0] == 200
+        status, body = await change(fleet, 2)
+        assert (status, body["code"]) == (503, "quorum_not_met")  # written, and pending
+        assert sorted(v.write_quorum for v in kept_in_mind(fleet, "n5")) == [1, 2, 3]
+        for name in fleet.names:
+            fleet.crash(name)
+        for name in ("n2", "n3", "n4"):
+            await fleet.start(name)
+        await fleet.start("n5", leads=True, write_quorum=2)
+        await trio.sleep(20)
+        assert fleet.nodes["n5"].leader is None  # four would do for 2, and for 1 it takes five
+        await fleet.start("n1")
+        await fleet.wait_live("n5", 4)
+        assert fleet.stores["n5"].get("w") is not None
+
+
+def kept_in_mind(fleet: Fleet, name: str) -> tuple[Voters, ...]:
+    """All voters that a takeover minds which finds this node's configuration."""
+    found = configuration_in(fleet.stores[name].get(KEY))
+    assert found is not None
+    return found[1].all_voters

@@ -67,8 +67,8 @@ class CountedStore(Store):
         self.failing_commits = 0
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        with super().transaction():
+    def transaction(self, *, synced: bool = False) -> Iterator[None]:
+        with super().transaction(synced=synced):
             yield
             written = {key for (key,) in self._writer.execute("SELECT key FROM records")}
             if bad := written & self.failing:

@@ -375,6 +375,40 @@ def test_pages_may_be_read_in_another_thread_while_changes_are_made(on_disk: Sto
     assert seen == [100] * 20
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_a_page_and_the_rest_of_its_last_write_are_of_one_moment(
+    on_disk: Store, monkeypatch: pytest.MonkeyPatch, back: bool
+) -> None:
+    """Commits run in another thread, and one of them may fall between any two statements."""
+    merge(on_disk, [record(key, 1) for key in "abc"])
+    rest_of = on_disk._whole_write
+
+    def commit_first(page: list[Record], beyond: str) -> list[Record]:
+        merge(on_disk, [record("a" if back else "c", 2)])
+        return rest_of(page, beyond)
+
+    monkeypatch.setattr(on_disk, "_whole_write", commit_first)
+    if back:
+        page = on_disk.page_back(NO_VERSION, None, 2, 10**6)
+    else:
+        page = on_disk.page_by_version(None, 2, 10**6)
+    assert sorted(page) == [record(key, 1) for key in "abc"]
+
+
+def test_a_synced_transaction_waits_for_the_disk_whatever_the_durability(tmp_path: Path) -> None:
+    def level(store: Store) -> object:
+        return store.database.writer.execute("PRAGMA synchronous").get
+
+    with closing(Store.open(tmp_path, "os")) as store:
+        with store.transaction():
+            assert level(store) == 1  # NORMAL
+        with store.transaction(synced=True):
+            assert level(store) == 2  # FULL
+        with pytest.raises(HalfWay), store.transaction(synced=True):
+            raise HalfWay
+        assert level(store) == 1
+
+
 # -- paging ---------------------------------------------------------------------------------------------
 
 paged = st.lists(st.builds(Record, keys, st.text("x", max_size=30), close_versions), max_size=30)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.strategies import close_records, epochs, versions
 from trikv.version import (
     MAX_EPOCH_NUMBER,
+    MAX_ISSUED_US,
     MAX_TIMESTAMP_US,
     NO_EPOCH,
     PLAIN_EPOCH,
@@ -212,8 +213,8 @@ def test_a_clock_that_stands_still_or_goes_back_is_overruled() -> None:
     assert [clock.issue().timestamp_us for _ in range(4)] == [1000, 1001, 1002, 1003]
 
 
-def test_past_the_year_2255_no_version_is_issued() -> None:
-    clock = VersionClock(Epoch(1, "a"), lambda: MAX_TIMESTAMP_US)
-    assert clock.issue().timestamp_us == MAX_TIMESTAMP_US
+def test_past_the_year_2245_no_version_is_issued() -> None:
+    clock = VersionClock(Epoch(1, "a"), lambda: MAX_ISSUED_US)
+    assert clock.issue().timestamp_us == MAX_ISSUED_US
     with pytest.raises(OverflowError):
         clock.issue()

@@ -283,8 +283,8 @@ class FullDisk(Store):
         super().__init__(None, "fsync")
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        with super().transaction():
+    def transaction(self, *, synced: bool = False) -> Iterator[None]:
+        with super().transaction(synced=synced):
             yield
             if self.full:
                 raise apsw.FullError("database or disk is full")
