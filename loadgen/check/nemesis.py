@@ -4,7 +4,8 @@
     begin    the node is killed, paused, cut off, emptied, or started as the leader
     hold     for a random while, sometimes longer than every timeout
     undo     the node is started, resumed, joined to the others
-    back     until the node is brought in and, if it leads, has as many live links as its quorum
+    back     until the node is brought in and, if it leads, has as many live links as its quorum, or as
+             it can have without the leader whose place it took
 
 Faults run in tasks of their own, in a nursery that ends with the nemesis: what is half done then,
 `make_peace` puts right. Which node leads is known here only as an intention, and to the clients
@@ -182,7 +183,7 @@ class Nemesis:
                     await self._crown(heir)
                     if companions:
                         await self._bring_back(companions)
-                    await self._until_back(heir)
+                    await self._until_back(heir, without=1)
                 if how == "paused":
                     await self._sleep(
                         BESIDE_S
@@ -227,8 +228,12 @@ class Nemesis:
                 return
             await trio.sleep(POLL_S)
 
-    async def _until_back(self, name: str) -> None:
-        """Until a node is what it should be, however long that takes.
+    async def _until_back(self, name: str, *, without: int = 0) -> None:
+        """Wait until a node is what it should be, however long that takes.
+
+        Args:
+            without: So many nodes cannot follow yet. A leader that needs them for its quorum leads with
+                all others, and confirms nothing: those are the next to be started.
 
         With quorum 0 nothing is promised, so nothing is waited for.
         """
@@ -238,7 +243,9 @@ class Nemesis:
         while True:
             leader = self.situation.leader
             if name == leader:
-                if (await self.system.ask(name, "/health")).get("ready"):
+                links = min(self.situation.quorum, len(self.system.names) - 1 - without)
+                health = await self.system.ask(name, "/health")
+                if health.get("leads") and health["live_links"] >= links:
                     return
                 if trio.current_time() > patience:
                     await restart_leader(self.system, name)

@@ -21,13 +21,19 @@ _WORDS = {
     "anomalies": "ANOMALIES: the store broke a promise.",
     "errors": "ERRORS: no promise was broken, but a node met something that nobody foresaw.",
     "invalid": "INVALID: nothing is wrong, but too little was done to rely on that.",
-    "failed": "FAILED: the run could not be done, or judged, to its end.",
+    "failed": "FAILED: the run could not be done to its end.",
 }
 
 
 def headline(result: CheckResult) -> str:
     """The verdict, and what was done, in two lines."""
-    return f"{_WORDS[result.verdict]}\n{result.plan.words()}"
+    return f"{_in_words(result)}\n{result.plan.words()}"
+
+
+def _in_words(result: CheckResult) -> str:
+    if result.verdict == "invalid" and result.undecided:
+        return "INVALID: nothing wrong was found, but not everything could be judged."
+    return _WORDS[result.verdict]
 
 
 def in_short(result: CheckResult) -> list[str]:
@@ -46,14 +52,16 @@ def in_short(result: CheckResult) -> list[str]:
             f"{rate.what} completed: {rate.disturbed:.1f}/s under the nemesis, "
             f"{rate.fault_free:.1f}/s without ({rate.share:.0%})"
         )
-    lines.append(f"anomalies: {len(result.anomalies)}")
-    lines.append(_WORDS[result.verdict])
+    undecided = f", undecided keys: {len(result.undecided)}" if result.undecided else ""
+    lines.append(f"anomalies: {len(result.anomalies)}{undecided}")
+    lines.append(_in_words(result))
     return lines
 
 
 def problems(result: CheckResult) -> list[str]:
     """What keeps the run from being green, most telling first."""
     found = summary(result.anomalies, MOST).splitlines() + list(result.complaints[:MOST])
+    found += result.undecided
     if result.failure is not None:
         found.append(result.failure)
     return found + [f"invalid: {text}" for text in result.shortcomings]
@@ -64,7 +72,7 @@ def text_of(result: CheckResult) -> str:
     plan = result.plan
     parts = [
         "# A history under a nemesis, checked",
-        f"{_WORDS[result.verdict]}\n\n{plan.words()}.",
+        f"{_in_words(result)}\n\n{plan.words()}.",
         f"![Operations, faults and anomalies over time]({PICTURE_FILE})",
         "## Why" if result.verdict != "ok" else "",
         "\n".join(f"- {text}" for text in problems(result)),

@@ -3,8 +3,9 @@
     ok          nothing is wrong, and enough was done to say so
     anomalies   the store broke a promise
     errors      it did not, but a node logged an error that nobody foresaw
-    invalid     nothing is wrong, but too little was done: green would be a lie
-    failed      the run could not be done or judged to its end
+    invalid     nothing is wrong, but too little was done, or not all of it could be judged: green would
+                be a lie
+    failed      the run could not be done to its end
 
 A call is *completed* if it was answered with what it asked for, or with what is there instead: the
 404 of a read or a delete, a 412. A run is invalid if, while the nemesis worked, less than `LEAST_RATE`
@@ -67,9 +68,11 @@ class CheckResult:
     complaints: Sequence[str] = ()
     """What the nodes logged that no fault explains."""
     failure: str | None = None
-    """Why the run was not done or judged to its end."""
+    """Why the run was not done to its end."""
     not_sent: int = 0
     judging_s: float = 0.0
+    undecided: Sequence[str] = ()
+    """The keys that could not be judged, a line each."""
     rates: tuple[Rate, Rate] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -115,7 +118,7 @@ class CheckResult:
             return "errors"
         if self.failure is not None:
             return "failed"
-        return "invalid" if self.shortcomings else "ok"
+        return "invalid" if self.undecided or self.shortcomings else "ok"
 
     @property
     def exit_code(self) -> int:

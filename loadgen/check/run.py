@@ -25,7 +25,6 @@ from loadgen.check import report
 from loadgen.check.clients import Client, Keys
 from loadgen.check.containers import check_engine, open_containers
 from loadgen.check.history import Fault
-from loadgen.check.linearizability import TooHard
 from loadgen.check.nemesis import Nemesis, make_peace
 from loadgen.check.plan import CheckPlan
 from loadgen.check.processes import open_processes
@@ -33,7 +32,7 @@ from loadgen.check.recorder import Connection, Recorder, final_state
 from loadgen.check.result import CheckResult, Phase
 from loadgen.check.situation import Situation
 from loadgen.check.system import System
-from loadgen.check.verdict import Anomaly, judge
+from loadgen.check.verdict import judge
 from loadgen.cluster import FOLLOWERS, START_TIMEOUT_S
 from loadgen.errors import ApiError, LoadgenError, leaves
 
@@ -87,21 +86,18 @@ async def record_and_judge(plan: CheckPlan, folder: Path, audience: Audience) ->
         summary.write_file(folder / report.HISTORY_FILE, run.recorder.history.to_json())
     audience.step("judging the history")
     begun = trio.current_time()
-    anomalies: list[Anomaly] = []
-    try:
-        anomalies = await trio.to_thread.run_sync(judge, run.recorder.history)
-    except TooHard as error:
-        failure = failure or f"the history cannot be judged: {error}"
+    judged = await trio.to_thread.run_sync(judge, run.recorder.history)
     return CheckResult(
         plan,
         run.recorder.history,
         Phase(run.begun + min(WARM_UP_S, plan.fault_free_s / 2), run.nemesis_begun),
         Phase(run.nemesis_begun, run.ended),
-        anomalies,
+        judged.anomalies,
         run.complaints,
         failure,
         run.recorder.not_sent,
         trio.current_time() - begun,
+        judged.undecided,
     )
 
 

@@ -2,14 +2,17 @@
 
     invented        a value is shown that nobody wrote, or whose write was refused, or not begun yet
     two_values      one version of one key stands for two values
-    version_order   a write that began after another was confirmed has the smaller version
+    version_order   a write that began after another was confirmed, or that asked for the version of
+                    another, has the smaller version
+    wrong_refusal   what a refusal says is there is what the precondition asked for
     not_linearizable  of a key, no order explains the writes, the linearizable reads, the refusals, and
                     what is there in the end
     not_caught_up   a read with `min_version`, or a node in the end, lacks a confirmed write up to there
     torn_batch      the same shows a batch in part
     not_equal       in the end, two nodes differ
 
-Of all of these only `not_linearizable` needs a search. What a plain read at one node shows may be old,
+Of all of these only `not_linearizable` needs a search: a key whose search gives up is undecided, and all
+else is told all the same. What a plain read at one node shows may be old,
 or not confirmed yet: of it only the first two are asked.
 """
 
@@ -20,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from loadgen.check.history import ABSENT, Call, History, Order, Shown
-from loadgen.check.linearizability import NEVER, Operation, linearize
+from loadgen.check.linearizability import NEVER, Operation, TooHard, linearize
 
 #: In the end every node must be past every version.
 _LAST = Order(2**63, "", 0)
@@ -49,18 +52,35 @@ class _View(NamedTuple):
         return self.shown.get(key, ABSENT if self.complete else None)
 
 
-def judge(history: History) -> list[Anomaly]:
-    """Everything that is wrong with a history; [] if nothing is. Raises linearizability.TooHard."""
+class Judgement(NamedTuple):
+    """Everything that is wrong with a history, and what could not be judged, a line for each key."""
+
+    anomalies: list[Anomaly]
+    undecided: list[str]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether all was judged, and nothing is wrong."""
+        return not self.anomalies and not self.undecided
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, [summary(self.anomalies), *self.undecided]))
+
+
+def judge(history: History) -> Judgement:
+    """Check a history for every anomaly."""
     judge = _Judge(history)
-    return [
+    anomalies = [
         *judge.invented(),
         *judge.two_values(),
         *judge.version_order(),
+        *judge.wrong_refusals(),
         *judge.not_linearizable(),
         *judge.not_caught_up(),
         *judge.torn_batches(),
         *judge.not_equal(),
     ]
+    return Judgement(anomalies, judge.undecided)
 
 
 class _Judge:
@@ -81,6 +101,7 @@ class _Judge:
         self.sure = self._sure()
         self.deletes = self._deletes()
         self.views = list(self._views())
+        self.undecided: list[str] = []  # filled by `not_linearizable`
 
     def _learn(self, call: Call) -> None:
         if call.version is not None:
@@ -185,6 +206,33 @@ class _Judge:
             if greatest is not None and order <= greatest[0]:
                 detail = f"{call.version} was issued after {self.calls[greatest[1]].version}"
                 yield Anomaly("version_order", "", detail, (greatest[1], index))
+        for index, call, order in known:
+            for key, asked in call.expected.items():
+                if asked is not None and asked != "*" and order <= Order.of(asked):
+                    detail = f"{call.version} was issued to a write that asked for {asked}"
+                    yield Anomaly("version_order", key, detail, (index,))
+
+    def wrong_refusals(self) -> Iterator[Anomaly]:
+        """Refusals of what they say was there."""
+        for index, call in self.writes:
+            if call.outcome != "refused":
+                continue
+            for key, one in call.shown.items():
+                asked = call.expected.get(key, ...)
+                is_there = one.version is not None
+                if asked is ...:
+                    detail = "though nothing was asked of this key"
+                elif asked == "*" and is_there:
+                    detail = f"it has {one.version}, and was only asked to be there"
+                elif asked == one.version:
+                    detail = (
+                        f"it has {one.version}, as was asked"
+                        if is_there
+                        else "it is not there, as was asked"
+                    )
+                else:
+                    continue
+                yield Anomaly("wrong_refusal", key, f"{self._words(index)}: {detail}", (index,))
 
     def not_linearizable(self) -> Iterator[Anomaly]:
         operations: dict[str, list[tuple[int | None, Operation]]] = {}
@@ -196,7 +244,11 @@ class _Judge:
             for shown in self.final.values():
                 value = shown.get(key, ABSENT).value
                 found.append((None, Operation("read", over, over + 1, expected=(value,))))
-            stuck = linearize([operation for _, operation in found]).stuck
+            try:
+                stuck = linearize([operation for _, operation in found]).stuck
+            except TooHard as error:
+                self.undecided.append(f"undecided: key {key!r}: {error}")
+                continue
             if stuck is not None:
                 place = next(i for i, operation in found if operation is stuck)
                 what = "what is there in the end" if place is None else self._words(place)
@@ -219,10 +271,8 @@ class _Judge:
             for key, one in call.shown.items():
                 if one.value is not None or one.version is None:
                     found = {"expected": (one.value,)}
-                elif (key, one.version) in self.values:
-                    found = {"expected": (self.values[key, one.version],)}
-                else:  # it is there, in a version that nobody saw
-                    found = {"forbidden": (None,)}
+                else:
+                    found = self._found_in(key, one.version)
                 assert call.answered is not None
                 yield key, Operation("read", call.begun, call.answered, **found)
 
@@ -233,9 +283,14 @@ class _Judge:
         expected = call.expected[key]
         if expected is None:
             return {"expected": (None,)}
-        if expected == "*" or (key, expected) not in self.values:
+        return self._found_in(key, expected)
+
+    def _found_in(self, key: str, version: str) -> dict[str, Any]:
+        """What it says of the register that a key has a version; "*" is any."""
+        if (key, version) not in self.values:
             return {"forbidden": (None,)}
-        return {"expected": (self.values[key, expected],)}
+        value = self.values[key, version]
+        return {"expected": () if value is None else (value,)}  # a deleted key has no version
 
     def not_caught_up(self) -> Iterator[Anomaly]:
         for view in self.views:

@@ -29,7 +29,7 @@ import trikv.outbox
 import trikv.watch
 import trikv.web.peer
 from loadgen.check.history import History, Shown
-from loadgen.check.verdict import judge, summary
+from loadgen.check.verdict import judge
 from tests.simulation.clients import Clients, Kind
 from tests.simulation.fleet import Fleet, open_fleet
 from tests.simulation.network import LATE_S
@@ -381,8 +381,9 @@ class Simulation:
     async def finish(self) -> None:
         """The end of a run: peace, and the oracle's verdict. Raises Broken."""
         await self.make_peace()
-        if anomalies := judge(await self.history()):
-            raise Broken(f"{len(anomalies)} anomalies:\n{summary(anomalies)}")
+        judged = judge(await self.history())
+        if not judged.is_clean:
+            raise Broken(f"{len(judged.anomalies)} anomalies:\n{judged}")
 
 
 def seed_scheduler(seed: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from loadgen.check import linearizability
 from loadgen.check.history import ABSENT, Call, Fault, History, Order, Shown
 from loadgen.check.verdict import judge, summary
 
@@ -163,6 +164,48 @@ BAD: dict[str, tuple[str, list[Call]]] = {
         "not_linearizable",
         [put(0, "a", 1, 5), refused(4, "a", None, "not_found", shown={"a": ABSENT})],
     ),
+    "a write to what had the version of a delete": (
+        "not_linearizable",
+        [put(0, "a", 1, 5), put(2, "a", None, 6), put(4, "a", 2, 7, expected={"a": v(6)})],
+    ),
+    "a refusal that shows the version of a delete": (
+        "not_linearizable",
+        [
+            put(0, "a", 1, 5),
+            put(2, "a", None, 6),
+            refused(
+                4, "a", 3, "version_conflict", expected={"a": v(5)}, shown={"a": Shown(None, v(6))}
+            ),
+        ],
+    ),
+    "a version that is not greater than the one it asked for": (
+        "version_order",
+        [put(0, "a", 1, None), put(0, "a", 2, 6, expected={"a": v(7)})],
+    ),
+    **{
+        f"refused, though it found what it asked for: {asked}": (
+            "wrong_refusal",
+            [
+                put(0, "a", 1, 5),
+                put(0, "b", 1, 4),
+                refused(
+                    2,
+                    key,
+                    3,
+                    "version_conflict",
+                    writes={"a": 3, "b": 4, "c": 5},
+                    expected={} if asked == "nothing" else {key: asked},
+                    shown={key: Shown(None, version) if version else ABSENT},
+                ),
+            ],
+        )
+        for key, asked, version in (
+            ("a", v(5), v(5)),
+            ("a", "*", v(5)),
+            ("c", None, None),
+            ("b", "nothing", v(4)),
+        )
+    },
     "not its own write": (
         "not_caught_up",
         [put(0, "a", 1, 5), read(2, "a", 0, None, min_version=v(5))],
@@ -209,41 +252,69 @@ BAD: dict[str, tuple[str, list[Call]]] = {
 
 @pytest.mark.parametrize("name", GOOD)
 def test_nothing_is_wrong_with(name: str) -> None:
-    assert judge(History(GOOD[name])) == []
+    assert judge(History(GOOD[name])).is_clean
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_it_sees(name: str) -> None:
     check, calls = BAD[name]
-    assert check in {anomaly.check for anomaly in judge(History(calls))}
+    assert check in {anomaly.check for anomaly in judge(History(calls)).anomalies}
+
+
+def test_of_a_refusal_only_what_contradicts_it_is_wrong() -> None:
+    """A stale or a wrong refusal is one anomaly, of its kind."""
+    for name in BAD:
+        check, calls = BAD[name]
+        if name.startswith("refused, though"):
+            assert [anomaly.check for anomaly in judge(History(calls)).anomalies] == [check]
+
+
+def test_a_key_that_is_too_hard_is_told_beside_all_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hard = [put(i / 100, "hard", i, i) for i in range(9)] + [
+        read(5, "hard", 99, 99, **LINEARIZABLE)
+    ]
+    lost = [put(0, "lost", 1, 20), read(5, "lost", 0, None, **LINEARIZABLE)]
+    checks = {"invented", "not_linearizable"}
+    assert {anomaly.check for anomaly in judge(History(hard + lost)).anomalies} == checks
+    monkeypatch.setattr(linearizability, "MAX_STATES", 100)
+    judged = judge(History(hard + lost))
+    assert judged.undecided == ["undecided: key 'hard': more than 100 states"]
+    assert {(a.check, a.key) for a in judged.anomalies} == {
+        ("invented", "hard"),
+        ("not_linearizable", "lost"),
+    }
+    assert "undecided: key 'hard'" in str(judged)
+    assert "not_linearizable: 'lost'" in str(judged)
 
 
 def test_in_the_end_every_confirmed_write_is_on_every_node() -> None:
     calls = [put(0, "a", 1, 5), put(2, "a", 2, 6), put(4, "b", 3, None)]
     new, old = {"a": Shown(2, v(6))}, {"a": Shown(1, v(5))}
-    assert judge(History(calls, final={"n0": new, "n1": new})) == []
+    assert judge(History(calls, final={"n0": new, "n1": new})).is_clean
     with_unknown = {**new, "b": Shown(3, v(7))}
-    assert judge(History(calls, final={"n0": with_unknown, "n1": with_unknown})) == []
-    checks = {a.check for a in judge(History(calls, final={"n0": new, "n1": old}))}
+    assert judge(History(calls, final={"n0": with_unknown, "n1": with_unknown})).is_clean
+    checks = {a.check for a in judge(History(calls, final={"n0": new, "n1": old})).anomalies}
     assert checks == {"not_equal", "not_caught_up", "not_linearizable"}
-    checks = {a.check for a in judge(History(calls, final={"n0": {}, "n1": {}}))}
+    checks = {a.check for a in judge(History(calls, final={"n0": {}, "n1": {}})).anomalies}
     assert checks == {"not_caught_up", "not_linearizable"}
 
 
 def test_a_refused_write_must_not_be_there_in_the_end() -> None:
     final = {"n0": {"a": Shown(1, v(5))}}
     judged = judge(History([refused(0, "a", 1, "version_conflict")], final=final))
-    assert "invented" in {anomaly.check for anomaly in judged}
+    assert "invented" in {anomaly.check for anomaly in judged.anomalies}
 
 
 def test_a_write_that_was_written_anew_by_a_later_leader_is_no_torn_batch() -> None:
     calls = [batch(0, 5, a=1, b=2), put(2, "b", 3, 6)]
     final = {"n0": {"a": Shown(1, v(9, epoch=2)), "b": Shown(3, v(6))}}
-    assert judge(History(calls, final=final)) == []
+    assert judge(History(calls, final=final)).is_clean
 
 
 def test_a_summary_is_short() -> None:
-    anomalies = judge(History([read(0, "a", i, i) for i in range(30)]))
+    anomalies = judge(History([read(0, "a", i, i) for i in range(30)])).anomalies
     assert summary(anomalies).count("\n") == 10
     assert "and 20 more" in summary(anomalies)
 

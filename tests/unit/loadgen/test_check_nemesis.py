@@ -25,7 +25,8 @@ class Words:
 
     names = NAMES
 
-    def __init__(self) -> None:
+    def __init__(self, quorum: int = QUORUM) -> None:
+        self.quorum = quorum
         self.up: set[str] = set()
         self.paused: set[str] = set()
         self.cuts: set[str] = set()
@@ -66,7 +67,7 @@ class Words:
         live = 5 - len(self._away() - {name})
         leads = not self.deposed
         told = {"leads": leads, "live_links": live, "followers": 5, "epoch": str(self.epoch)}
-        return {**told, "ready": leads and live >= QUORUM, "waiting_for": ["a miracle"]}
+        return {**told, "ready": leads and live >= self.quorum, "waiting_for": ["a miracle"]}
 
     async def start(self, name: str, *, leads: bool) -> None:
         assert name not in self.up
@@ -121,8 +122,8 @@ class Words:
         await trio.lowlevel.checkpoint()
 
 
-async def started() -> Words:
-    system = Words()
+async def started(quorum: int = QUORUM) -> Words:
+    system = Words(quorum)
     for name in NAMES:
         await system.start(name, leads=name == "a")
     system.most_away = 0
@@ -132,7 +133,7 @@ async def started() -> Words:
 async def under_nemesis(
     system: Words, kinds: tuple[str, ...], seed: int, seconds: float
 ) -> tuple[Situation, list[Fault]]:
-    situation, faults = Situation(NAMES, QUORUM, "a"), list[Fault]()
+    situation, faults = Situation(NAMES, system.quorum, "a"), list[Fault]()
     nemesis = Nemesis(system, situation, random.Random(seed), trio.current_time, faults)
     with trio.move_on_after(seconds):
         await nemesis.run(kinds, BREATH_S)
@@ -166,6 +167,21 @@ async def test_a_nemesis_does_what_it_is_told_and_nothing_else(
     assert {k for k in kinds if "leader" not in k} == {kind}
     reigns = [fault for fault in faults if fault.kind == "leads"]
     assert (len(reigns) > 5) == (kind == "takeover")
+
+
+@pytest.mark.parametrize("quorum", range(6))
+async def test_takeovers_go_on_whatever_the_quorum(
+    autojump_clock: trio.testing.MockClock, quorum: int
+) -> None:
+    """With quorum 5 an heir confirms nothing before the old leader follows: it must not wait for it."""
+    system = await started(quorum)
+    situation, faults = await under_nemesis(system, ("takeover",), 1, 150)
+    met = Counter(fault.kind for fault in faults)
+    assert met["takeover"] >= 10
+    ways = [kind for kind in met if kind.startswith("old leader, ")]
+    assert len(ways) == 3
+    await make_peace(system, situation.leader, 60)
+    assert system.up == set(NAMES)
 
 
 async def test_no_nemesis_leaves_the_cluster_alone(autojump_clock: trio.testing.MockClock) -> None:

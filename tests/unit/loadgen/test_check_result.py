@@ -69,6 +69,21 @@ def test_less_than_a_fifth_of_the_rate_makes_it_invalid(after: int, verdict: str
         ]
 
 
+def test_a_key_that_could_not_be_judged_makes_it_invalid_and_hides_nothing() -> None:
+    undecided = ("undecided: key 'k': more than 7 states",)
+    found = result(undecided=undecided)
+    assert (found.verdict, found.exit_code) == ("invalid", 1)
+    assert report.problems(found) == [*undecided]
+    assert report.in_short(found)[-2:] == [
+        "anomalies: 0, undecided keys: 1",
+        "INVALID: nothing wrong was found, but not everything could be judged.",
+    ]
+    found = result(undecided=undecided, anomalies=[Anomaly("invented", "x", "y")])
+    assert found.verdict == "anomalies"
+    assert report.problems(found) == ["invented: 'x': y", *undecided]
+    assert undecided[0] in report.text_of(found)
+
+
 def test_reads_do_not_make_up_for_writes_that_are_missing() -> None:
     found = result(after=0)
     found.history.calls += [
