@@ -22,6 +22,7 @@ def check_answer(method: str, path: str, answer: Answer) -> None:
     where = f"{method} {path} answered {answer.status} in {kind}"
     promised = _promised(method, path, answer.status)
     assert promised is not None, f"{where}: no such status is promised"
+    _check_headers(method, answer)
     if answer.status == 304:
         assert answer.body == b""
         return
@@ -30,6 +31,17 @@ def check_answer(method: str, path: str, answer: Answer) -> None:
         validator = _validator(method, path, answer.status, kind)
         wrong = [error.message for error in validator.iter_errors(msgspec.json.decode(answer.body))]
         assert not wrong, f"{where}: {wrong[0]}: {answer.body[:300]!r}"
+
+
+def _check_headers(method: str, answer: Answer) -> None:
+    """Hold what is so of every answer of a method or a status. Raises AssertionError."""
+    if method == "GET" or answer.status >= 400:
+        kept = answer.headers.get("Cache-Control")
+        assert kept == "no-store" or (kept == "no-cache" and answer.status in (200, 304)), (
+            f"Cache-Control: {kept}"
+        )
+    if answer.status == 503:
+        assert int(answer.headers.get("Retry-After", 0)) >= 1, "no Retry-After"
 
 
 def _promised(method: str, path: str, status: int) -> dict[str, Any] | None:

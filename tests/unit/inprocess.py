@@ -102,7 +102,7 @@ class Client:
             if event["type"] == "http.response.start":
                 status = event["status"]
                 answered.update((n.decode(), v.decode()) for n, v in event["headers"])
-                if answered["content-type"] == "text/event-stream":
+                if answered.get("content-type") == "text/event-stream":
                     leave.set()
             elif event["type"] == "http.response.body":
                 parts.append(event["body"])

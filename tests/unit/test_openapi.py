@@ -39,6 +39,7 @@ def subschemas(part: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]
             yield from subschemas(value, f"{place}/{index}")
 
 
+KEPT = {"Cache-Control": "no-store"}
 SCHEMAS = document()["components"]["schemas"]
 
 
@@ -169,8 +170,11 @@ def test_the_errors_that_the_api_page_tells_of_a_route_are_described(name: str) 
         (answer({"key": "a", "value": 1, "version": "x"}), "match"),
         (answer({"key": "a", "value": 1, "version": "1.a-1", "more": 1}), "dditional"),
         (answer({}, 201), "no such status"),
-        (Answer(b"x", content_type="text/plain"), "promised is"),
-        (Answer(b"{}", 404, content_type="application/problem+json"), "anyOf|required|not valid"),
+        (Answer(b"x", 200, KEPT, "text/plain"), "promised is"),
+        (Answer(b"{}", 404, KEPT, "application/problem+json"), "anyOf|required|not valid"),
+        (Answer(b"", 304), "Cache-Control"),
+        (Answer(b"{}", 404, {"Cache-Control": "no-cache"}), "Cache-Control"),
+        (Answer(b"{}", 503, KEPT), "Retry-After"),
     ],
 )
 def test_an_answer_that_is_not_as_described_is_found_out(given: Answer, wrong: str) -> None:

@@ -28,6 +28,7 @@ from trikv.errors import PeerFailed, StorageFailed
 from trikv.node import Node
 from trikv.version import Epoch, Version
 from trikv.watch import BEHIND_S, HEARTBEAT_S, SLOW_S
+from trikv.web.sse import OPENING
 
 
 class Event(NamedTuple):
@@ -49,10 +50,12 @@ class Stream:
         answer = await call(node, "GET", f"/watch{query}", headers=headers)
         assert answer.status == 200, answer
         assert answer.content_type == "text/event-stream"
-        assert answer.headers == {"Cache-Control": "no-store"}
+        assert answer.headers == {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         assert not isinstance(answer.body, bytes)
         async with aclosing(answer.body) as body:  # type: ignore[type-var]
             async for chunk in body:
+                if chunk == OPENING:
+                    continue
                 self.chunks.append(chunk)
                 await trio.sleep(self.pace_s)
         self.ended.set()

@@ -18,7 +18,15 @@ from trikv.node import Node
 from trikv.parity import SHOWN_KEYS, Replica, compare
 from trikv.quorum import write_quorum_problem
 from trikv.version import Record
-from trikv.web.exchange import Answer, Request, answer, boolean, parameters
+from trikv.web.exchange import (
+    NO_STORE,
+    RETRY_AFTER_S,
+    Answer,
+    Request,
+    answer,
+    boolean,
+    parameters,
+)
 
 
 async def health(node: Node, request: Request) -> Answer:
@@ -66,7 +74,9 @@ async def health(node: Node, request: Request) -> Answer:
         told["leader"] = node.follower.leader
         heard_at = node.follower.heard_at or trio.current_time()
         told["leader_heard_ms"] = round((trio.current_time() - heard_at) * 1000)
-    return answer(told, 503 if asked.get("ready") and not ready else 200)
+    if asked.get("ready") and not ready:
+        return answer(told, 503, **{"Retry-After": str(RETRY_AFTER_S)})
+    return answer(told)
 
 
 async def set_quorum(node: Node, request: Request) -> Answer:
@@ -160,7 +170,8 @@ async def replica_status(node: Node, request: Request) -> Answer:
     followers = ",".join(
         _follower(link, replicas[link.url], behind[link.url]) for link in leader.links
     )
-    return Answer(f'{{"leader":{_with_data(head, data)},"followers":[{followers}]}}'.encode())
+    body = f'{{"leader":{_with_data(head, data)},"followers":[{followers}]}}'.encode()
+    return Answer(body, headers={"Cache-Control": NO_STORE})
 
 
 async def _own_data(node: Node) -> list[Record]:

@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 
 import trio
@@ -190,6 +191,8 @@ def _respond(given: Answer) -> Response:
     if streamed and request.method == "HEAD":  # a stream may have no end, and nobody would see it
         body = _nothing()
     response = Response(body, given.status, dict(given.headers), content_type=given.content_type)
+    if given.status == HTTPStatus.NOT_MODIFIED:  # it speaks of an answer that the client has
+        del response.headers["Content-Type"], response.headers["Content-Length"]
     if streamed:
         response.timeout = None  # it takes as long as its client takes it
     return response
@@ -208,7 +211,8 @@ class _Refusals:
         self._node = node
 
     async def refuse(self, error: TrikvError) -> Response:
-        return _respond(refusal(self._node, error, request.method, request.path))
+        path = _path(request.scope["raw_path"]).decode("latin-1")
+        return _respond(refusal(self._node, error, request.method, path, request.query_string))
 
     async def refuse_http(self, error: HTTPException) -> Response:
         """What Quart itself refuses, in our words."""

@@ -97,11 +97,14 @@ _TIMEOUT_MS = Parameter(
         "default": READ_TIMEOUT_MS,
     },
 )
-_UNCHANGED = Parameter("If-None-Match", "Answer 304 if it has not changed.", place="header")
+_UNCHANGED = Parameter(
+    "If-None-Match", "Answer 304 if it has one of these tags still.", place="header"
+)
 _PREFIX = Parameter("prefix", "Only keys that begin so.")
 _IF_MATCH = Parameter(
     "If-Match",
-    "Write only if the key has one of these versions, each in quotes; `*`: if it is there.",
+    "Write only if the key has one of these versions, each in quotes; `*`: if it is there. `W/` before "
+    "one is passed over.",
     place="header",
 )
 _IF_NONE_MATCH = Parameter(
@@ -138,6 +141,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
             ),
             _MIN_VERSION,
             _TIMEOUT_MS,
+            _UNCHANGED,
         ),
         refuses=(
             errors.NotFound,
@@ -147,6 +151,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
             *_LEADER,
         ),
         headers=("ETag",),
+        statuses=(200, 304),
     ),
     ("DELETE", "/kv/{key}"): Described(
         "deleteKey",
@@ -377,5 +382,10 @@ HEADERS: dict[str, tuple[str, Schema]] = {
     "ETag": ("The version, in quotes.", TEXT),
     "Server-Timing": ("With `trace=true`: what happened on the way.", TEXT),
     "Retry-After": ("When to come back, in seconds.", COUNT),
+    "Location": ("The same at the leader, if its URL is known.", TEXT),
+    "Cache-Control": (
+        "`no-cache`: a cache may keep it, and asks before each use; `no-store`: none may.",
+        one_of("no-cache", "no-store"),
+    ),
     "X-Request-ID": ("The id of the request.", TEXT),
 }

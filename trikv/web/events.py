@@ -15,9 +15,7 @@ async def events(node: Node, request: Request) -> Answer:
     """`GET /events`: the state, then frames (see `trikv.feed`)."""
     parameters(request)
     node.feed.check_room()
-    return Answer(
-        _events(node), headers={"Cache-Control": "no-store"}, content_type="text/event-stream"
-    )
+    return sse.stream(_events(node))
 
 
 async def _events(node: Node) -> AsyncIterator[bytes]:
@@ -27,5 +25,6 @@ async def _events(node: Node) -> AsyncIterator[bytes]:
         yield sse.event("end", encode({"reason": error.detail}, "event"))
         return
     with node.feed.viewing() as viewer:
+        yield sse.OPENING
         while messages := await viewer.next():
             yield b"".join(sse.event(name, data) for name, data in messages)

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from trikv import logs
-from trikv.errors import InvalidKey, InvalidParameter, Overloaded, TrikvError
+from trikv.errors import InvalidKey, InvalidParameter, NotLeader, TrikvError
 from trikv.jsonvalue import clip
 from trikv.messages import check_key
 from trikv.node import Node
@@ -29,6 +29,14 @@ T = TypeVar("T")
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 
+#: `Cache-Control` of what may be stale when it is sent: a cache may keep it, and asks before each use.
+NO_CACHE = "no-cache"
+
+#: `Cache-Control` of what holds at the moment it is sent, and of every error: no cache may keep it.
+NO_STORE = "no-store"
+
+#: `Retry-After` of a 503 that does not say: by then a link may be up again, or a takeover over.
+RETRY_AFTER_S = 1
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -55,21 +63,30 @@ Handler = Callable[[Node, Request], Awaitable[Answer]]
 
 
 def unless_held(request: Request, answer: Answer) -> Answer:
-    """An answer with an `ETag`; 304 for a client that says, with `If-None-Match`, that it has it."""
-    asked = request.headers.get("if-none-match", "").split(",")
-    tags = [one.strip().removeprefix("W/") for one in asked]
+    """An answer with an `ETag`; 304 for a client that says, with `If-None-Match`, that it has it.
+
+    Tags are compared weakly (RFC 9110, 8.8.3.2): proxies that compress make `W/"…"` of `"…"`.
+    """
+    held = request.headers.get("if-none-match")
+    if held is None:
+        return answer
+    tags = [one.strip().removeprefix("W/") for one in held.split(",")]
     if answer.headers["ETag"] in tags or tags == ["*"]:
         return Answer(b"", 304, answer.headers, answer.content_type)
     return answer
 
 
 def answer(content: Any, status: int = 200, **headers: str) -> Answer:
-    """An answer in JSON; `ETag="…"` and the like become headers."""
-    return Answer(msgspec.json.encode(content), status, headers)
+    """An answer in JSON that no cache keeps; `ETag="…"` and the like become headers."""
+    return Answer(msgspec.json.encode(content), status, {"Cache-Control": NO_STORE, **headers})
 
 
-def problem(error: TrikvError) -> Answer:
-    """The problem document for an error."""
+def problem(error: TrikvError, target: str = "") -> Answer:
+    """The problem document for an error, with the headers that belong to it.
+
+    `target` is the path and query of the request: where the error names the leader, `Location` is the
+    same at the leader.
+    """
     document = {
         "type": f"urn:trikv:problem:{error.code}",
         "title": HTTPStatus(error.status).phrase,
@@ -78,14 +95,23 @@ def problem(error: TrikvError) -> Answer:
         "code": error.code,
         **error.extra,
     }
-    headers = {}
-    if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(error.extra["retry_after_s"])
+    headers = {"Cache-Control": NO_STORE}
+    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(error.extra.get("retry_after_s", RETRY_AFTER_S))
+    if isinstance(error, NotLeader) and target:
+        leader = error.extra.get("leader") or {}
+        if (url := leader.get("url")) is not None:
+            headers["Location"] = url.rstrip("/") + target
     return Answer(msgspec.json.encode(document), error.status, headers, PROBLEM_JSON)
 
 
-def refusal(node: Node, error: TrikvError, method: str, path: str) -> Answer:
-    """The answer to a request that is refused; counted, and at DEBUG in the log."""
+def refusal(
+    node: Node, error: TrikvError, method: str, path: str, query_string: bytes = b""
+) -> Answer:
+    """The answer to a request that is refused; counted, and at DEBUG in the log.
+
+    `path` is the raw one.
+    """
     node.tally.problem(error.code)
     logs.event(
         logging.DEBUG,
@@ -95,7 +121,8 @@ def refusal(node: Node, error: TrikvError, method: str, path: str) -> Answer:
         status=error.status,
         code=error.code,
     )
-    return problem(error)
+    query = f"?{query_string.decode('latin-1')}" if query_string else ""
+    return problem(error, path + query)
 
 
 def failure(node: Node, error: Exception, method: str, path: str) -> Answer:
@@ -110,7 +137,8 @@ def failure(node: Node, error: Exception, method: str, path: str) -> Answer:
         **told,
         "request_id": logs.request_id.get(),
     }
-    return Answer(msgspec.json.encode(document), 500, content_type=PROBLEM_JSON)
+    headers = {"Cache-Control": NO_STORE}
+    return Answer(msgspec.json.encode(document), 500, headers, PROBLEM_JSON)
 
 
 def key_of(raw_path: bytes, prefix: bytes) -> str:

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
+from http import HTTPStatus
 
 import trio
 
@@ -161,7 +162,8 @@ class _Connection:
                 ids.need()
         except TrikvError as error:
             ids.need()
-            answer = refusal(node, error, head.method, head.path.decode("ascii"))
+            path = head.path.decode("ascii")
+            answer = refusal(node, error, head.method, path, head.query_string)
         except Exception as error:
             ids.need()
             answer = failure(node, error, head.method, head.path.decode("ascii"))
@@ -193,9 +195,12 @@ def _head_of(answer: Answer, length: int, request_id: str) -> bytes:
     """Status and headers, spelt and ordered as Hypercorn and Quart do it."""
     named = "".join([f"{name.lower()}: {value}\r\n" for name, value in answer.headers.items()])
     identified = f"x-request-id: {request_id}\r\n" if request_id else ""
+    framed = f"content-type: {answer.content_type}\r\ncontent-length: {length}\r\n"
+    if answer.status == HTTPStatus.NOT_MODIFIED:
+        framed = ""
     return (
-        f"HTTP/1.1 {answer.status} \r\n{named}content-type: {answer.content_type}\r\n"
-        f"content-length: {length}\r\n{identified}date: {_date(int(time.time()))}\r\n\r\n"
+        f"HTTP/1.1 {answer.status} \r\n{named}{framed}"
+        f"{identified}date: {_date(int(time.time()))}\r\n\r\n"
     ).encode("latin-1")
 
 

@@ -28,7 +28,17 @@ from trikv.store import reaches_end
 from trikv.trace import Trace
 from trikv.version import Record, Version
 from trikv.web import timing
-from trikv.web.exchange import Answer, Request, boolean, parameters, version, whole
+from trikv.web.exchange import (
+    NO_CACHE,
+    NO_STORE,
+    Answer,
+    Request,
+    boolean,
+    parameters,
+    unless_held,
+    version,
+    whole,
+)
 
 #: Keys in a page of a list, and how many unless it is asked for.
 MAX_LIST_KEYS = 1_000
@@ -90,7 +100,7 @@ async def batch(node: Node, request: Request) -> Answer:
 
 
 async def get_key(node: Node, request: Request) -> Answer:
-    """`GET /kv/{key}?consistency=&min_version=&timeout_ms=`"""
+    """`GET /kv/{key}?consistency=&min_version=&timeout_ms=`, with `If-None-Match`"""
     asked = parameters(
         request, consistency=_consistency, min_version=version, timeout_ms=_timeout_ms
     )
@@ -101,11 +111,16 @@ async def get_key(node: Node, request: Request) -> Answer:
     if least is not None and (record is None or record.version < least):
         await node.until_caught_up(least, timeout_s)
         record = read()
-    if asked.get("consistency") == "linearizable":
+    linearizable = asked.get("consistency") == "linearizable"
+    if linearizable:
         record = await node.require_leader().confirm_read(read, timeout_s)
     if record is None or record.deleted:
         raise NotFound(f"there is no key {request.key!r} here", key=request.key)
-    return _record_answer(record)
+    headers = {
+        "ETag": f'"{record.version}"',
+        "Cache-Control": NO_STORE if linearizable else NO_CACHE,
+    }
+    return unless_held(request, Answer(_record_text(record).encode(), headers=headers))
 
 
 async def list_keys(node: Node, request: Request) -> Answer:
@@ -135,7 +150,8 @@ async def list_keys(node: Node, request: Request) -> Answer:
     page = page[:limit]
     following = "null" if whole_page else jsonvalue.encode_string(page[-1].key)
     items = ",".join(map(_record_text, page))
-    return Answer(f'{{"items":[{items}],"next":{following}}}'.encode())
+    body = f'{{"items":[{items}],"next":{following}}}'.encode()
+    return Answer(body, headers={"Cache-Control": NO_CACHE})
 
 
 async def dump(node: Node, request: Request) -> Answer:
@@ -150,7 +166,7 @@ async def dump(node: Node, request: Request) -> Answer:
                 opening = ","
         yield b"{}" if opening == "{" else b"}"
 
-    return Answer(chunks())
+    return Answer(chunks(), headers={"Cache-Control": NO_CACHE})
 
 
 def check_value_size(node: Node, value: str, field: str) -> None:
@@ -173,7 +189,9 @@ def precondition_of(request: Request) -> Precondition:
         return ANYTHING
     if match.strip() == "*":
         return PRESENT
-    tags = [re.fullmatch(r'\s*"([^"]*)"\s*', tag) for tag in match.split(",")]
+    # A weak tag is taken for the version that it names: proxies that compress make one of a strong one,
+    # and here no two writes share a tag, so nothing else can be meant.
+    tags = [re.fullmatch(r'\s*(?:W/)?"([^"]*)"\s*', tag) for tag in match.split(",")]
     try:
         return match_versions([Version.parse(tag[1] if tag else "") for tag in tags])
     except ValueError:
@@ -259,10 +277,6 @@ def _write_answer(text: str, confirmed: Write, asked: dict[str, Any]) -> Answer:
         headers[timing.HEADER] = timing.server_timing(confirmed.trace)
         text += f',"trace":{jsonvalue.encode(_rounded(confirmed.trace), "trace")}'
     return Answer(f"{text}}}".encode(), headers=headers)
-
-
-def _record_answer(record: Record) -> Answer:
-    return Answer(_record_text(record).encode(), headers={"ETag": f'"{record.version}"'})
 
 
 def _rounded(trace: Trace) -> Any:

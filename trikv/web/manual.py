@@ -15,7 +15,7 @@ from typing import Any
 
 from trikv.node import Node
 from trikv.web.described import DESCRIBED, TAGS, Described
-from trikv.web.exchange import PROBLEM_JSON, Answer, Request, parameters, unless_held
+from trikv.web.exchange import NO_CACHE, PROBLEM_JSON, Answer, Request, parameters, unless_held
 from trikv.web.openapi import document, encoded
 from trikv.web.schemas import Schema
 
@@ -64,14 +64,14 @@ async def docs(node: Node, request: Request) -> Answer:
 @cache
 def _openapi() -> Answer:
     tag = f'"{blake2b(encoded(), digest_size=12).hexdigest()}"'
-    return Answer(encoded(), headers={"ETag": tag, "Cache-Control": "no-cache"})
+    return Answer(encoded(), headers={"ETag": tag, "Cache-Control": NO_CACHE})
 
 
 @cache
 def _docs() -> Answer:
     style = b64encode(sha256(_STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'"
-    headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+    headers = {"Content-Security-Policy": policy, "Cache-Control": NO_CACHE}
     return Answer(page(), headers=headers, content_type="text/html; charset=utf-8")
 
 

@@ -38,6 +38,8 @@ _IN_PATH = {
     "key": ("The rest of the path, percent-encoded; slashes may stand as they are.", KEY),
     "file": ("One of the dashboard's files.", TEXT),
 }
+#: The headers that every answer of a status has.
+_ALSO = {HTTPStatus.SERVICE_UNAVAILABLE: ("Retry-After",)}
 _REQUEST_ID = Parameter(
     "X-Request-ID",
     "An id of your own; the answer has the same.",
@@ -51,7 +53,7 @@ def document() -> dict[str, Any]:
     """The whole description."""
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for (method, path), described in DESCRIBED.items():
-        paths[path][method.lower()] = _operation(path, described)
+        paths[path][method.lower()] = _operation(method, path, described)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -69,7 +71,7 @@ def document() -> dict[str, Any]:
     }
 
 
-def _operation(path: str, described: Described) -> dict[str, Any]:
+def _operation(method: str, path: str, described: Described) -> dict[str, Any]:
     parameters = [_parameter(one) for one in (*described.parameters, _REQUEST_ID)]
     for name, (meaning, schema) in _IN_PATH.items():
         if f"{{{name}}}" in path:
@@ -80,7 +82,7 @@ def _operation(path: str, described: Described) -> dict[str, Any]:
         "summary": described.summary,
         "tags": [described.tag],
         "parameters": parameters,
-        "responses": _responses(described),
+        "responses": _responses(method, described),
     }
     if described.takes:
         schemas = [ref(kind.__name__) for kind in described.takes]
@@ -98,13 +100,14 @@ def _parameter(one: Parameter) -> dict[str, Any]:
     }
 
 
-def _responses(described: Described) -> dict[str, Any]:
+def _responses(method: str, described: Described) -> dict[str, Any]:
+    cached = ("Cache-Control",) if method == "GET" else ()
     responses: dict[str, Any] = {}
     for status in described.statuses:
         content = {kind: {"schema": schema} for kind, schema in described.gives.items()}
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
-            "headers": _headers(*described.headers),
+            "headers": _headers(*described.headers, *cached, *_ALSO.get(status, ())),
             "content": {} if status == HTTPStatus.NOT_MODIFIED else content,
         }
     by_status: dict[int, list[str]] = defaultdict(list)
@@ -115,7 +118,8 @@ def _responses(described: Described) -> dict[str, Any]:
         schema = _problems(codes)
         known = responses.setdefault(str(status), {"description": "", "content": {}})
         known["description"] = ", ".join(f"`{code}`" for code in codes)
-        known["headers"] = _headers(*(["Retry-After"] if "overloaded" in codes else []))
+        also = ("Location",) if "not_leader" in codes else _ALSO.get(status, ())
+        known["headers"] = _headers("Cache-Control", *also)
         known["content"][PROBLEM_JSON] = {"schema": schema}
     return responses
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from trikv.errors import NoSuchRoute
 from trikv.jsonvalue import clip
 from trikv.node import Node
-from trikv.web.exchange import Answer, Request, parameters, unless_held
+from trikv.web.exchange import NO_CACHE, Answer, Request, parameters, unless_held
 
 _INDEX = "index.html"
 
@@ -43,7 +43,7 @@ def _read_files() -> Mapping[str, Answer]:
             content = path.read_bytes()
             headers = {
                 "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
-                "Cache-Control": "no-cache",
+                "Cache-Control": NO_CACHE,
                 "Content-Security-Policy": _POLICY,
                 "X-Content-Type-Options": "nosniff",
                 "Referrer-Policy": "no-referrer",

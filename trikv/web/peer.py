@@ -20,7 +20,7 @@ from trikv.node import SCAN_BYTES, SCAN_RECORDS, Node
 from trikv.peers import Candidate
 from trikv.state import facts_of
 from trikv.version import Epoch, Record, is_instance
-from trikv.web.exchange import Answer, Request, answer, parameters, version, whole
+from trikv.web.exchange import NO_STORE, Answer, Request, answer, parameters, version, whole
 
 
 async def replicate(node: Node, request: Request) -> Answer:
@@ -73,7 +73,8 @@ async def replica_records(node: Node, request: Request) -> Answer:
     page = await node.page_by_version(asked.get("after"), limit, SCAN_BYTES)
     if (epoch := asked.get("epoch")) is not None:
         check_promised(node.store.state, epoch)
-    return Answer(encode_records_page(page, page[-1].version if page else None))
+    body = encode_records_page(page, page[-1].version if page else None)
+    return Answer(body, headers={"Cache-Control": NO_STORE})
 
 
 def _epoch(text: str) -> Epoch:

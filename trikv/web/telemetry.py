@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from trikv.metrics import expose
 from trikv.node import Node
-from trikv.web.exchange import Answer, Request, parameters
+from trikv.web.exchange import NO_STORE, Answer, Request, parameters
 
 
 async def metrics(node: Node, request: Request) -> Answer:
     """`GET /metrics`: in the text format of Prometheus, or in OpenMetrics if `Accept` asks for it."""
     parameters(request)
     body, content_type = await expose(node, request.headers.get("accept", ""))
-    return Answer(body, content_type=content_type)
+    return Answer(body, headers={"Cache-Control": NO_STORE}, content_type=content_type)

@@ -21,11 +21,7 @@ async def watch(node: Node, request: Request) -> Answer:
     asked = parameters(request, prefix=key_text, after=version)
     after = _last_event_id(request.headers) or asked.get("after")
     check_watchable(node)
-    return Answer(
-        _events(node, Watch(node, asked.get("prefix", ""), after)),
-        headers={"Cache-Control": "no-store"},
-        content_type="text/event-stream",
-    )
+    return sse.stream(_events(node, Watch(node, asked.get("prefix", ""), after)))
 
 
 def _last_event_id(headers: Mapping[str, str]) -> Version | None:
@@ -47,6 +43,7 @@ async def _events(node: Node, watching: Watch) -> AsyncIterator[bytes]:
         yield _encoded([End(error.code, error.detail)])
         return
     with node.watches.entered(watching):
+        yield sse.OPENING
         while messages := await watching.next():
             yield _encoded(messages)
 
