@@ -39,7 +39,7 @@ _IN_PATH = {
     "file": ("One of the dashboard's files.", TEXT),
 }
 #: The headers that every answer of a status has.
-_ALSO = {HTTPStatus.SERVICE_UNAVAILABLE: ("Retry-After",)}
+_ALSO: dict[int, tuple[str, ...]] = {HTTPStatus.SERVICE_UNAVAILABLE: ("Retry-After",)}
 _REQUEST_ID = Parameter(
     "X-Request-ID",
     "An id of your own; the answer has the same.",
