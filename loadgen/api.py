@@ -21,6 +21,7 @@ import httpx
 import msgspec
 
 from loadgen.errors import ApiError, NotALeader, Unreachable
+from trikv.errors import error_text
 
 Number = int | float
 T = TypeVar("T")
@@ -267,12 +268,12 @@ class Leader:
             ) from None
         except httpx.ConnectError as error:
             raise Unreachable(
-                f"cannot connect to {self.url} ({error}): expected a trikv leader there",
+                f"cannot connect to {self.url} ({error_text(error)}): expected a trikv leader there",
                 code="connect_failed",
             ) from None
         except httpx.TransportError as error:
             raise Unreachable(
-                f"lost the connection to {self.url} ({str(error) or type(error).__name__})",
+                f"lost the connection to {self.url} ({error_text(error)})",
                 code="connection_lost",
             ) from None
         if response.status_code != 200:

@@ -192,6 +192,11 @@ class Superseded(TrikvError):
     status, code = 503, "superseded"
 
 
+def error_text(error: BaseException) -> str:
+    """Return the text of an exception, or the name of its type where it has none."""
+    return str(error).strip() or type(error).__name__
+
+
 def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first exception in a group of groups."""
     first: BaseException = group

@@ -21,7 +21,7 @@ import httptools
 import trio
 
 from trikv.bytestream import ByteStream
-from trikv.errors import PeerFailed
+from trikv.errors import PeerFailed, error_text
 
 #: Bytes that are read at once; an acknowledgement has about 200.
 READ_BYTES = 2**16
@@ -98,7 +98,7 @@ class _Parsed:
         except httptools.HttpParserCallbackError as error:  # what was raised below
             raise error.__context__ or error from None
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise PeerFailed(f"its answer is not HTTP: {error}") from None
+            raise PeerFailed(f"its answer is not HTTP: {error_text(error)}") from None
 
     def on_message_begin(self) -> None:
         if self.complete:

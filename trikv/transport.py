@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol, Self
 import httpx
 import trio
 
-from trikv.errors import PeerFailed
+from trikv.errors import PeerFailed, error_text
 from trikv.express import Kept
 
 #: A reply is at most this large: a page of records is 4 MiB, and one value may be 16 MiB.
@@ -98,7 +98,7 @@ class HttpTransport:
         except trio.TooSlowError:
             raise PeerFailed(f"{url}: no answer within {timeout_s:g} s") from None
         except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
-            raise PeerFailed(f"{url}: {error or type(error).__name__}") from None
+            raise PeerFailed(f"{url}: {error_text(error)}") from None
 
     async def _request(
         self, method: str, url: str, body: bytes | None, last_on_connection: bool

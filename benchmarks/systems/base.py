@@ -26,6 +26,7 @@ from benchmarks.errors import BenchmarkError, WrongAnswer
 from benchmarks.fleet import HOST, POLL_S, Fleet
 from benchmarks.load import Driver
 from benchmarks.workloads import KEYS, VALUE_BYTES, Dialect, key_name, make_value
+from trikv.errors import error_text
 
 FOLLOWERS = 5
 
@@ -128,7 +129,7 @@ class HttpCluster(Cluster):
         try:
             return self.client.request(method, self.url(node) + path, json=body)
         except httpx.HTTPError as error:
-            raise NotConfirmed(f"{method} {path}: {error}") from None
+            raise NotConfirmed(f"{method} {path}: {error_text(error)}") from None
 
     def try_request(self, request: bytes) -> None:
         with socket.create_connection((HOST, self.leader_port()), CONTROL_TIMEOUT_S) as connection:

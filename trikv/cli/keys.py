@@ -7,7 +7,6 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import aclosing
 from typing import Any
 
 import click
@@ -214,14 +213,12 @@ def list_keys(
 
     async def work(client: AdminClient) -> ExitCode:
         shown = 0
-        listing: Any = client.list(prefix, min_version=min_version)
-        async with aclosing(listing):
-            async for item in listing:
-                if shown == limit:
-                    output.say("… and more: --all, or a higher --limit")
-                    break
-                shown += 1
-                show_listed(output, item, versions=versions)
+        async for item in client.list(prefix, min_version=min_version):
+            if shown == limit:
+                output.say("… and more: --all, or a higher --limit")
+                break
+            shown += 1
+            show_listed(output, item, versions=versions)
         if not shown:
             output.say("no keys" + (f" that begin with {visible(prefix)!r}" if prefix else ""))
         return ExitCode.DONE

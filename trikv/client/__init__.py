@@ -9,6 +9,7 @@
     plans     what each method comes to; sessions, lists           (pure: generators)
     sse, feed server-sent events; a watch across many streams      (pure)
     http      what both shells need to know of httpx
+    pool      how many exchanges at once, and connections that no fork shares
     aio, watching, batching    the shell for trio and asyncio
     sync                       the shell without either
 

@@ -8,23 +8,51 @@ happened.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import anyio
+import anyio.lowlevel
 import httpx
 
 from trikv.client import batching, http
 from trikv.client.calls import TIMEOUT_S, Send, Steps
 from trikv.client.model import Consistency, Item, Operation, Written
 from trikv.client.nodes import Nodes
-from trikv.client.plans import Plans
+from trikv.client.plans import Listing, Plans
+from trikv.client.pool import AsyncPool
 from trikv.client.watching import Watch, unwind
 from trikv.client.wire import MAX_ANSWER_BYTES, Answer, Failure
 
 T = TypeVar("T")
+
+
+class Items:
+    """The items of a list. Holds nothing open between two of them, so it may be left at any time."""
+
+    def __init__(self, listing: Listing, page: Callable[[], Awaitable[Sequence[Item]]]) -> None:
+        self._listing = listing
+        self._page = page
+        self._items: deque[Item] = deque()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Item:
+        while not self._items:
+            if self._listing.done:
+                raise StopAsyncIteration
+            self._items += await self._page()
+        return self._items.popleft()
+
+    async def aclose(self) -> None:
+        """End the list, for `contextlib.aclosing`: nothing needs it."""
+        self._listing.done = True
+        self._items.clear()
+        await anyio.lowlevel.checkpoint()
 
 
 class Calls:
@@ -96,13 +124,13 @@ class Calls:
         """
         return await self._run(self._plans.get(key, consistency, min_version, timeout_s))
 
-    async def list(
+    def list(
         self,
         prefix: str = "",
         *,
         min_version: str | None = None,
         timeout_s: float | None = None,
-    ) -> AsyncIterator[Item]:
+    ) -> Items:
         """All keys that begin with `prefix`, in order (of their UTF-8), fetched page by page.
 
         Tells what one node holds, the leader if it is known and not in a session: each page is
@@ -111,9 +139,7 @@ class Calls:
         Raises InvalidRequest, Unavailable.
         """
         listing = self._plans.listing(prefix, min_version)
-        while not listing.done:
-            for item in await self._run(self._plans.page(listing, timeout_s)):
-                yield item
+        return Items(listing, lambda: self._run(self._plans.page(listing, timeout_s)))
 
     def watch(self, prefix: str = "", *, after: str | None = None) -> Watch:
         """The latest change of every key that begins with `prefix`, after a version, and then all new
@@ -183,9 +209,9 @@ class Client(Calls):
         timeout_s: float = TIMEOUT_S,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        rng = random.Random()
+        rng = random.SystemRandom()  # which has no state that the children of a fork would share
         plans = Plans(Nodes(nodes, rng), timeout_s, _clock, rng)
-        http_client = httpx.AsyncClient(transport=transport, **http.OPTIONS)
+        http_client = httpx.AsyncClient(transport=AsyncPool(transport), **http.OPTIONS)
         super().__init__(http_client, plans, traced=transport is None)
 
     def session(self, version: str | None = None) -> Session:

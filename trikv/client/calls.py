@@ -110,8 +110,9 @@ class Call:
             raise self.unavailable()
         timeout_s = max(0.0, left_s if attempt_s is None else min(attempt_s, left_s))
         self._attempts += 1
-        given: Answer | Failure = yield Send(node, make(node, timeout_s), timeout_s)
-        reading = wire.read(node, given)
+        request = make(node, timeout_s)
+        given: Answer | Failure = yield Send(node, request, timeout_s)
+        reading = wire.read(node, given, request.key)
         if isinstance(given, Failure):
             self.nodes.failed(node, self._now())
         else:
@@ -190,11 +191,11 @@ def wait_ms(timeout_s: float) -> int:
 
 def read_leader(call: Call, key: str, min_version: str | None = None) -> Steps[Item | None]:
     """A linearizable read. Raises Refused, Unavailable."""
-    path = wire.key_path(key)
+    wire.checked_key(key)
 
     def make(_: str, timeout_s: float) -> Request:
-        return wire.get_request(
-            path,
+        return wire.get_key_request(
+            key,
             consistency="linearizable",
             min_version=min_version,
             timeout_ms=wait_ms(timeout_s),

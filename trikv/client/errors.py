@@ -14,7 +14,7 @@ nothing else; a read, which changes nothing, never raises that.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ClientError(Exception):
@@ -53,6 +53,10 @@ class ClientError(Exception):
         self.field = field
         self.node = node
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is otherwise built again from its text alone; process pools pickle them.
+        return _rebuild, (type(self), self.args, vars(self))
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.code}: {self.detail}>"
 
@@ -89,3 +93,11 @@ class OutcomeUnknown(ClientError):
     """
 
     may_have_happened = True
+
+
+def _rebuild(kind: type[ClientError], args: tuple[Any, ...], state: dict[str, Any]) -> ClientError:
+    """An exception as it was when it was pickled or copied."""
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(state)
+    return error

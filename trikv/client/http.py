@@ -15,15 +15,10 @@ import httpx
 from trikv import __version__
 from trikv.client.calls import Send
 from trikv.client.wire import MAX_ANSWER_BYTES, Failure
+from trikv.errors import error_text
 
 #: A node that is up takes a connection at once; one that is gone may not even refuse it.
 CONNECT_S = 2.0
-
-#: Shorter than a node's own (60 s), so that a reused connection does not race its closing.
-KEEPALIVE_S = 30.0
-
-#: Connections to all nodes together; further calls wait for one.
-MAX_CONNECTIONS = 200
 
 #: What httpx raises before anything was sent, whatever the transport.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -33,7 +28,6 @@ HTTP_ERRORS = (httpx.HTTPError, httpx.InvalidURL)
 
 OPTIONS: dict[str, Any] = {
     "trust_env": False,  # a proxy set for the web is not meant for the nodes of a cluster
-    "limits": httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_S),
     "headers": {"user-agent": f"trikv/{__version__}"},
 }
 
@@ -43,9 +37,11 @@ class Departure:
 
     def __init__(self, send: Send, *, traced: bool) -> None:
         self._send = send
+        self._begun = not traced
         self.sent = not traced
 
     def trace(self, name: str, _: Any) -> None:
+        self._begun = True
         if name.endswith(".send_request_headers.started"):
             self.sent = True
 
@@ -54,10 +50,11 @@ class Departure:
 
     def failure(self, error: BaseException) -> Failure:
         sent = self.sent and not isinstance(error, _NOT_SENT)
-        return Failure(sent, f"{self._send.node}: {error or type(error).__name__}")
+        return Failure(sent, f"{self._send.node}: {error_text(error)}")
 
     def too_late(self) -> Failure:
-        return Failure(self.sent, f"{self._send.node}: no answer within {self._send.timeout_s:g} s")
+        lacking = "no answer" if self._begun else "all connections were in use, none was free"
+        return Failure(self.sent, f"{self._send.node}: {lacking} within {self._send.timeout_s:g} s")
 
     def too_large(self) -> Failure:
         detail = f"{self._send.node}: an answer of more than {MAX_ANSWER_BYTES} bytes"

@@ -71,6 +71,10 @@ class Listing:
     newest: str | None = None
     """The greatest version in it so far: another node must have come as far."""
 
+    def may_hold(self, key: str) -> bool:
+        """Whether a key can be in the next page."""
+        return key.startswith(self.prefix) and key.encode() > self.after.encode()
+
 
 class Plans:
     """The calls of one client, or of one of its sessions. `now` tells seconds on a clock of its
@@ -211,13 +215,11 @@ class Plans:
         if consistency == "linearizable":
             item = yield from read_leader(call, key, min_version)
         else:
-            path = wire.key_path(key)
+            wire.checked_key(key)
 
             def make(_: str, attempt_s: float) -> Request:
-                if min_version is None:
-                    return wire.get_request(path)
-                wait = wait_ms(attempt_s)
-                return wire.get_request(path, min_version=min_version, timeout_ms=wait)
+                wait = None if min_version is None else wait_ms(attempt_s)
+                return wire.get_key_request(key, min_version=min_version, timeout_ms=wait)
 
             reading = yield from ask_any(call, make, self._reader())
             if self.session is not None:
@@ -253,7 +255,7 @@ class Plans:
         reading = yield from ask_any(self.call(timeout_s), make, pinned)
         if reading.meaning is not wire.Meaning.DONE:
             raise wire.refusal(reading)
-        items, following = _page_of(reading)
+        items, following = _page_of(reading, listing)
         listing.node = reading.node
         listing.after, listing.done = following or "", following is None
         for item in items:
@@ -282,11 +284,12 @@ def later(one: str | None, other: str | None) -> str | None:
     return max(one, other, key=Version.parse)
 
 
-def _page_of(reading: wire.Reading) -> tuple[Sequence[Item], str | None]:
+def _page_of(reading: wire.Reading, listing: Listing) -> tuple[Sequence[Item], str | None]:
+    """The items of a page of this list, and where the next one begins. Raises Refused."""
     match reading.document:
         case {"items": [*given], "next": None | str() as following}:
             items = [wire.item_of(item) if isinstance(item, dict) else None for item in given]
-            whole = [item for item in items if item is not None]
-            if len(whole) == len(items):
-                return whole, following
+            ours = [item for item in items if item is not None and listing.may_hold(item.key)]
+            if len(ours) == len(items):
+                return ours, following
     raise wire.refusal(strange_answer(reading))

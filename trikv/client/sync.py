@@ -24,6 +24,7 @@ from trikv.client.feed import SILENCE_S, Feed, Told
 from trikv.client.model import Change, Consistency, Item, Operation, Reset, Written
 from trikv.client.nodes import Nodes
 from trikv.client.plans import Plans
+from trikv.client.pool import Pool
 from trikv.client.wire import MAX_ANSWER_BYTES, Answer, Failure
 
 T = TypeVar("T")
@@ -159,7 +160,7 @@ class SyncClient(SyncCalls):
         timeout_s: float = TIMEOUT_S,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._begin(nodes, timeout_s, transport, Clock(), random.Random())
+        self._begin(nodes, timeout_s, transport, Clock(), random.SystemRandom())
 
     def _begin(
         self,
@@ -170,7 +171,7 @@ class SyncClient(SyncCalls):
         rng: random.Random,
     ) -> None:
         plans = Plans(Nodes(nodes, rng), timeout_s, clock.now_s, rng)
-        http_client = httpx.Client(transport=transport, **http.OPTIONS)
+        http_client = httpx.Client(transport=Pool(transport), **http.OPTIONS)
         super().__init__(http_client, plans, clock, traced=transport is None)
 
     def session(self, version: str | None = None) -> SyncSession:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -38,6 +38,8 @@ class Request:
     """Path and query."""
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    key: str | None = None
+    """The key that it is about, if it is about one: an answer that names another belongs elsewhere."""
 
 
 class Answer(NamedTuple):
@@ -124,13 +126,17 @@ def meaning_of(code: str) -> Meaning:
     return Meaning.REFUSED
 
 
-def read(node: str, given: Answer | Failure) -> Reading:
-    """What came of asking a node."""
+def read(node: str, given: Answer | Failure, key: str | None = None) -> Reading:
+    """What came of asking a node, about a key if it was about one."""
     if isinstance(given, Failure):
         if given.sent:
             return Reading(Meaning.UNKNOWN, node, code="no_answer", detail=given.detail)
         return Reading(Meaning.ELSEWHERE, node, code="unreachable", detail=given.detail)
     document = _document(given.body)
+    about = None if document is None else document.get("key")
+    if key is not None and about is not None and about != key:
+        why = f"{node} answered about key {about!r:.80}, and was asked about {key!r:.80}"
+        return strange(node, given.status, why)
     content_type = given.headers.get("content-type", "").partition(";")[0].strip()
     if document is not None and given.status == 200 and content_type == "application/json":
         return Reading(Meaning.DONE, node, document, 200)
@@ -273,12 +279,13 @@ def put_request(
     """`PUT` of an encoded value. Raises InvalidRequest."""
     headers = {"content-type": "application/json"}
     headers |= preconditions(if_version, if_absent, if_present)
-    return Request("PUT", key_path(key), f'{{"value":{text}}}'.encode(), headers)
+    return Request("PUT", key_path(key), f'{{"value":{text}}}'.encode(), headers, key)
 
 
 def delete_request(key: str, *, if_version: str | None) -> Request:
     """Raises InvalidRequest."""
-    return Request("DELETE", key_path(key), headers=preconditions(if_version, False, False))
+    headers = preconditions(if_version, False, False)
+    return Request("DELETE", key_path(key), headers=headers, key=key)
 
 
 def preconditions(if_version: str | None, if_absent: bool, if_present: bool) -> dict[str, str]:
@@ -322,3 +329,8 @@ def get_request(path: str, **parameters: str | int | None) -> Request:
     """`GET`, with those parameters that are not None or empty."""
     given = {name: value for name, value in parameters.items() if value not in (None, "")}
     return Request("GET", f"{path}?{urlencode(given)}" if given else path)
+
+
+def get_key_request(key: str, **parameters: str | int | None) -> Request:
+    """`GET` of one key. Raises InvalidRequest."""
+    return replace(get_request(key_path(key), **parameters), key=key)

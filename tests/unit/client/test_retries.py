@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import subprocess
@@ -74,7 +75,7 @@ def test_a_put_goes_to_the_first_node_and_tells_its_version(shell: Shell) -> Non
         done = await client.put("a/../b c//ä", {"n": 1})
         assert (done.version, done.follower_acks) == (V1, 2)
 
-    wire = Wire(script(a=[written(V1)]))
+    wire = Wire(script(a=[written(V1, "a/../b c//ä")]))
     play(shell, scenario, wire)
     (asked,) = wire.seen
     assert (asked.method, asked.path) == ("PUT", "/kv/a/%2E%2E/b%20c//%C3%A4")
@@ -528,3 +529,70 @@ def test_a_program_that_imports_the_client_gets_nothing_of_a_node() -> None:
         [sys.executable, "-c", check], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "set()\n"
+
+
+# -- answers to another's question --------------------------------------------------------------------
+
+
+@per_shell
+def test_an_answer_about_another_key_is_no_answer_and_a_read_is_asked_again(shell: Shell) -> None:
+    async def scenario(client: Client) -> None:
+        got = await client.get("k")
+        assert got is not None
+        assert (got.key, got.value) == ("k", 1)
+        assert await client.get("k", consistency="local") is None
+
+    others = [item("other", 2, V2), problem("not_found", 404, key="other")]
+    rights = [item("k", 1, V1), problem("not_found", 404, key="k")]
+    replies: list[Reply] = [others[0], rights[0], others[1], rights[1]]
+    play(shell, scenario, Wire(lambda _: replies.pop(0)))
+
+
+@per_shell
+@pytest.mark.parametrize(
+    "other",
+    [
+        written(V1, "other"),
+        problem("version_conflict", 412, key="other", version=V1),
+        problem("not_found", 404, key="other"),
+    ],
+)
+def test_a_write_that_is_answered_about_another_key_may_have_happened(
+    shell: Shell, other: Reply
+) -> None:
+    async def scenario(client: Client) -> None:
+        for call in (client.put("k", 1), client.delete("k")):
+            with pytest.raises(OutcomeUnknown, match="'other', and was asked about 'k'") as caught:
+                await call
+            assert caught.value.code == "unexpected_answer"
+
+    play(shell, scenario, Wire(always(a=other)))
+
+
+@per_shell
+@pytest.mark.parametrize("key", ["other", "k", "k/1"])
+def test_a_page_with_keys_that_were_not_asked_for_is_refused(shell: Shell, key: str) -> None:
+    async def scenario(client: Client) -> None:
+        with pytest.raises(Refused, match="not as trikv does"):
+            assert [one.key async for one in client.list("k/")] == []
+
+    def page(name: str, following: str | None) -> Reply:
+        one = {"key": name, "value": 1, "version": V1}
+        return Reply(200, {"items": [one], "next": following})
+
+    pages = [page("k/1", "k/1"), page(key, None)]
+    play(shell, scenario, Wire(lambda _: pages.pop(0)))
+
+
+@per_shell
+def test_a_list_can_be_left_at_any_time(shell: Shell) -> None:
+    """On trio a generator that is left open is a warning, and warnings are errors here."""
+
+    async def scenario(client: Client) -> None:
+        async for one in client.list():
+            assert one.key == "a"
+            break
+        gc.collect()
+
+    items = [{"key": key, "value": 1, "version": V1} for key in "ab"]
+    play(shell, scenario, Wire(always(a=Reply(200, {"items": items, "next": "b"}))))

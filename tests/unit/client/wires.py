@@ -138,8 +138,8 @@ def not_leader(url: str | None, node_id: str = "x") -> Reply:
     return problem("not_leader", 403, leader=leader)
 
 
-def written(version: str) -> Reply:
-    return Reply(200, {"key": "k", "value": 1, "version": version, "follower_acks": 2})
+def written(version: str, key: str = "k") -> Reply:
+    return Reply(200, {"key": key, "value": 1, "version": version, "follower_acks": 2})
 
 
 def item(key: str, value: Any, version: str) -> Reply:
