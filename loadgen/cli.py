@@ -19,13 +19,14 @@ from pathlib import Path
 import trio
 
 from loadgen import experiment, summary
+from loadgen.check import report as report_of_check
 from loadgen.check.command import check
 from loadgen.cluster import FOLLOWERS
 from loadgen.errors import ClusterError, LoadgenError, UsageError, leaves
 from loadgen.options import Options, default_quorums, parse
 from loadgen.results import Plan, Run
 from loadgen.screen import Screen
-from loadgen.wording import plural
+from loadgen.wording import listed, plural
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,6 +91,12 @@ async def _heed(
 
 async def _work(options: Options, screen: Screen) -> int:
     summary.prepare_folder(options.output)
+    names = summary.FILES if options.check is None else report_of_check.FILES
+    if found := [name for name in names if (options.output / name).exists()]:
+        screen.warn(
+            f"{options.output} has the files of an earlier run, which this one will replace: "
+            f"{listed(found)} (--output DIR keeps them)"
+        )
     if options.check is not None:
         return await check(options.check, options.output, screen)
     problems: list[str] = []
@@ -149,10 +156,4 @@ def _write_all(result: Run, folder: Path) -> list[str]:
     report.write_report(result, folder)
     summary.write_samples(result, folder)
     summary.write_summary(result, folder)
-    names = (
-        summary.SUMMARY_FILE,
-        summary.REPORT_FILE,
-        summary.WRITES_FILE,
-        summary.PLOT_FILE,
-    )
-    return [str(folder / name) for name in names]
+    return [str(folder / name) for name in summary.FILES]

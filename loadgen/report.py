@@ -5,10 +5,11 @@ a quorum at which more copies lagged than at the one before it is named, replica
 listed with their keys. Each section is a function from a run to lines of Markdown.
 """
 
+import math
 from itertools import pairwise
 from pathlib import Path
 
-from loadgen import report_replicas, summary
+from loadgen import report_replicas, summary, theory
 from loadgen.results import (
     LAB_MEANS_MS,
     Latency,
@@ -16,6 +17,9 @@ from loadgen.results import (
     Run,
 )
 from loadgen.wording import listed, ms, ms_range, ordinal, plural
+
+#: Two clocks, and figures that are told with three digits: less than this is no difference.
+EARLY_MS = 0.1
 
 
 def write_report(run: Run, folder: Path) -> None:
@@ -189,28 +193,15 @@ def _measured_against_theory(run: Run) -> list[str]:
     lines = [
         "## Measured against the theory",
         "",
-        "The expected mean is the order statistic's plus the mean overhead. How far off chance "
-        "may put a mean of this many writes is its standard error: three of them cover 99.7 % of "
-        "all runs.",
+        "A latency is the lag that a write drew, and the overhead. Two things could be otherwise than "
+        "the theory has it: the lags that were drawn, and that a write waits for the k-th of them.",
         "",
+        *_drawn_lags(run),
+        "",
+        _waited_sentence(run),
     ]
-    for result, latency in measured:
-        lines.append(f"- Quorum {result.quorum}: {_deviation_sentence(result, latency)}")
-    judged = [latency.as_expected for _, latency in measured if latency.as_expected is not None]
-    if judged and all(judged):
-        lines += [
-            "",
-            f"All {len(judged)} lie within three standard errors: a write took the order statistic "
-            "of its lags, plus the overhead.",
-        ]
-    elif judged:
-        lines += [
-            "",
-            f"{judged.count(False)} of {len(judged)} lie outside. With {len(judged)} means, one is "
-            f"outside by chance in about {0.27 * len(judged):.1f} % of all runs: if it happens "
-            "again with another seed, the lag is not uniform, or not what was asked for.",
-        ]
-    lines += _large_overheads(run)
+    if (large := large_overheads(run)) is not None:
+        lines += ["", f"But {large}"]
     p50 = [latency.overhead_p50_ms for _, latency in measured]
     p99 = [latency.overhead_p99_ms for _, latency in measured]
     lines += [
@@ -246,8 +237,8 @@ def _busy_sentence(run: Run) -> str:
     )
 
 
-def _large_overheads(run: Run) -> list[str]:
-    """Overheads beside which the lag, and so the theory, says little."""
+def large_overheads(run: Run) -> str | None:
+    """Say which overheads are so large that the lag, and so the theory, explains little."""
     step_ms = run.plan.lag.range_ms / (run.followers + 1)
     large = [
         f"{result.latency.overhead_mean_ms:.1f} ms at quorum {result.quorum}"
@@ -255,28 +246,69 @@ def _large_overheads(run: Run) -> list[str]:
         if result.latency is not None and result.latency.overhead_mean_ms > step_ms / 2
     ]
     if not large:
-        return []
-    return [
-        "",
-        f"But the mean overhead is large beside the {step_ms:.1f} ms that one more confirmation "
+        return None
+    return (
+        f"the mean overhead is large beside the {step_ms:.1f} ms that one more confirmation "
         f"costs: {listed(large)}. There, writes waited noticeably for something other than the "
         "lag: a busy machine, or followers that did not answer. A longer lag (`--lag`) or fewer "
-        "clients (`--concurrency`) would show the order statistics better.",
-    ]
-
-
-def _deviation_sentence(result: QuorumResult, latency: Latency) -> str:
-    expected = (
-        f"expected {result.statistic.mean_ms:.1f} + {latency.overhead_mean_ms:.1f} = "
-        f"{latency.expected_mean_ms:.1f} ms, measured {_with_error(latency)}"
+        "clients (`--concurrency`) would show the order statistics better."
     )
-    if latency.deviation is None:
-        return f"{expected}; too few writes for a standard error."
-    side = "above" if latency.deviation > 0 else "below"
-    off = f"{abs(latency.deviation):.1f} standard errors {side} it"
-    if latency.as_expected:
-        return f"{expected}: {off}, within three."
-    return f"{expected}: {off}, **not within three**."
+
+
+def _drawn_lags(run: Run) -> list[str]:
+    """The k-th smallest lags that were drawn, beside those of theory; what chance may do to them."""
+    lines, squares = [], []
+    for result in run.results:
+        if result.latency is None:
+            continue
+        found_ms, statistic = result.latency.drawn_ideal_mean_ms, result.statistic
+        confirmed = len(result.samples) - result.failed
+        error_ms = statistic.standard_deviation_ms / math.sqrt(confirmed)
+        line = (
+            f"- Quorum {result.quorum}: the mean of {confirmed} drawn is {found_ms:.1f} ms, in theory "
+            f"{statistic.mean_ms:.1f} ± {error_ms:.1f} ms"
+        )
+        if error_ms > 0:
+            deviation = (found_ms - statistic.mean_ms) / error_ms
+            squares.append(deviation**2)
+            line += f": {abs(deviation):.1f} times that {'above' if deviation > 0 else 'below'} it"
+        lines.append(f"{line}.")
+    if squares:
+        total, bound = math.fsum(squares), theory.chi_square_bound(len(squares))
+        verdict = (
+            "as good as uniform, and as asked for."
+            if total <= bound
+            else "**not what chance explains**. If it happens again with another seed, they are not "
+            "uniform, or not what was asked for."
+        )
+        lines += [
+            "",
+            f"The squares of these deviations add up to {total:.1f}. Chance alone makes that "
+            f"{len(squares)} on average, and more than {bound:.1f} in one run of a hundred: the lags "
+            f"were {verdict}",
+        ]
+    return lines
+
+
+def _waited_sentence(run: Run) -> str:
+    """Compare each write's latency with the lag that it had to wait for."""
+    overheads = [
+        overhead
+        for result in run.results
+        for sample in result.samples
+        if (overhead := sample.overhead_ms) is not None
+    ]
+    early = [overhead for overhead in overheads if overhead < -EARLY_MS]
+    if early:
+        return (
+            f"**{len(early)} of {len(overheads)} writes were answered before the k-th of their own "
+            f"lags had passed**, by up to {-min(early):.1f} ms: with fewer confirmations than the "
+            "quorum asks for, or without the lag."
+        )
+    return (
+        f"None of {len(overheads)} writes was answered before the k-th of its own lags had passed; the "
+        f"closest came {max(min(overheads), 0):.1f} ms after it."
+    )
 
 
 def _what_failed(run: Run) -> list[str]:

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadgen.parity import FollowerParity, Look
+from loadgen.report import large_overheads
 from loadgen.results import QuorumResult, Run
 from loadgen.wording import plural
 from loadgen.workload import Sample
@@ -167,6 +168,8 @@ class Screen:
         for follower in run.final_parity:
             self._out.print(_parity_line(follower))
         self._out.print()
+        if (large := large_overheads(run)) is not None:
+            self.warn(large)
         for name in files:
             self._out.print(f"written: {name}")
 

@@ -24,6 +24,7 @@ SUMMARY_FILE = "summary.json"
 WRITES_FILE = "writes.csv"
 REPORT_FILE = "report.md"
 PLOT_FILE = "quorum_vs_latency.png"
+FILES = (SUMMARY_FILE, REPORT_FILE, WRITES_FILE, PLOT_FILE)
 
 PACKAGES = ("trikv", "trio", "httpx", "msgspec", "rich", "matplotlib", "numpy")
 

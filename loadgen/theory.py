@@ -20,6 +20,9 @@ from dataclasses import dataclass
 # Halving [0, 1] this often leaves less than a double can tell apart.
 BISECTION_STEPS = 60
 
+# What a standard normal deviation exceeds in one of 100 cases.
+NORMAL_99 = 2.3263
+
 
 @dataclass(frozen=True, slots=True)
 class UniformLag:
@@ -119,6 +122,15 @@ def percentile(values: Sequence[float], percent: float) -> float:
     # One product per end, not "low + share * (high - low)": that may leave [low, high] by rounding.
     between = ordered[below] * (1 - share) + ordered[above] * share
     return min(max(between, ordered[below]), ordered[above])
+
+
+def chi_square_bound(degrees: int) -> float:
+    """What the sum of so many squared standard normal deviations exceeds in one of 100 cases.
+
+    By the approximation of Wilson and Hilferty, which is good to 1 %.
+    """
+    spread = 2 / (9 * degrees)
+    return float(degrees * (1 - spread + NORMAL_99 * math.sqrt(spread)) ** 3)
 
 
 def standard_deviation(values: Sequence[float]) -> float | None:

@@ -32,5 +32,4 @@ def _write(result: CheckResult, folder: Path) -> list[str]:
 
     summary.write_file(folder / report.PICTURE_FILE, picture.draw_png(result))
     summary.write_file(folder / report.REPORT_FILE, report.text_of(result).encode())
-    names = (report.HISTORY_FILE, report.PICTURE_FILE, report.REPORT_FILE, report.LOGS_FOLDER)
-    return [str(folder / name) for name in names]
+    return [str(folder / name) for name in report.FILES]

@@ -12,6 +12,7 @@ HISTORY_FILE = "history.json"
 PICTURE_FILE = "history.png"
 REPORT_FILE = "check.md"
 LOGS_FOLDER = "check-logs"
+FILES = (HISTORY_FILE, PICTURE_FILE, REPORT_FILE, LOGS_FOLDER)
 
 #: More do not help anybody; all of them follow from `history.json`.
 MOST = 20

@@ -56,6 +56,11 @@ class Situation:
     new: set[str] = field(default_factory=set)
 
     @property
+    def needs_all(self) -> bool:
+        """Whether nothing is confirmed while any node is disturbed."""
+        return self.quorum >= len(self.names) - 1
+
+    @property
     def room(self) -> int:
         """So many more nodes may be disturbed."""
         return most_disturbed(len(self.names), self.quorum) - len(self.disturbed)

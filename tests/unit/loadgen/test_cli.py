@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio
 
 from loadgen import cli
 from loadgen.errors import (
@@ -18,7 +19,9 @@ from loadgen.errors import (
     UsageError,
     leaves,
 )
+from loadgen.options import parse
 from loadgen.screen import Screen
+from loadgen.theory import UniformLag
 from loadgen.wording import listed, ms_range, ordinal, plural
 from tests.unit.loadgen.fakes import FakeCluster, Listener, plan, run_on
 
@@ -107,6 +110,40 @@ def test_an_output_folder_that_cannot_be_is_told_before_anything_runs(tmp_path: 
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("loadgen: cannot write to the output folder")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"), [((), "summary.json"), (("--check",), "history.json")]
+)
+def test_files_of_an_earlier_run_are_named_before_they_are_replaced(
+    tmp_path: Path, arguments: tuple[str, ...], name: str
+) -> None:
+    """And those of another kind are not: they stay."""
+    for found in ("summary.json", "history.json"):
+        (tmp_path / found).write_bytes(b"earlier")
+    screen, _, err = shown()
+    options = parse(["--output", str(tmp_path), *arguments])
+
+    async def begin() -> None:
+        with trio.move_on_after(0) as scope:
+            scope.cancel()
+            await cli._work(options, screen)
+
+    trio.run(begin)
+    assert content(err).splitlines() == [
+        f"warning: {tmp_path} has the files of an earlier run, which this one will replace: {name} "
+        "(--output DIR keeps them)"
+    ]
+
+
+def test_a_busy_machine_is_told_in_the_terminal() -> None:
+    screen, _, err = shown()
+    screen.summary(run_on(FakeCluster(overhead_s=0.05), plan(lag=UniformLag(0, 50))), [])
+    assert "the mean overhead is large beside the 8.3 ms" in content(err)
+    assert "a busy machine" in content(err)
+    screen, _, err = shown()
+    screen.summary(run_on(FakeCluster(overhead_s=0.005)), [])
+    assert content(err) == ""
 
 
 def test_help_imports_no_matplotlib() -> None:

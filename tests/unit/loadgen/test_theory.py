@@ -25,6 +25,13 @@ def order_statistics(draw: st.DrawFn) -> OrderStatistic:
     return OrderStatistic(draw(st.integers(1, n)), n, draw(lags))
 
 
+@pytest.mark.parametrize(
+    ("degrees", "bound"), [(1, 6.635), (5, 15.086), (10, 23.209), (100, 135.807)]
+)
+def test_the_bound_of_chi_square_is_that_of_the_tables(degrees: int, bound: float) -> None:
+    assert theory.chi_square_bound(degrees) == pytest.approx(bound, rel=0.01)
+
+
 def test_the_ideal_of_a_write_is_the_kth_smallest_lag() -> None:
     assert theory.kth_smallest([50.0, 10.0, 40.0, 20.0, 30.0], 3) == 30.0
 
