@@ -110,6 +110,7 @@ class Leader:
         self._issued = Issued(clock.last_us)
         self._max_inflight_writes = max_inflight_writes
         self._stopping = False
+        self._waits_for_room = trio.Lock()
         self._coming_records = self._coming_bytes = 0  # of writes that are being committed
         self._hurried: set[Link] = set()
         self._hurried_until = -math.inf
@@ -230,7 +231,8 @@ class Leader:
                 f"{self.inflight_writes} writes are in flight already", retry_after_s=RETRY_AFTER_S
             )
         size = sum(len(one.key) + len(one.value) + FRAME_BYTES for one in operations)
-        room = self._has_room(len(operations), size)  # then enough links are live, too
+        # Then enough links are live, too. Nobody overtakes those who wait for room.
+        room = not self._waits_for_room.locked() and self._has_room(len(operations), size)
         if not room:
             self.check_links()
         self.inflight_writes += 1
@@ -244,28 +246,35 @@ class Leader:
             self.inflight_writes -= 1
 
     def _has_room(self, records: int, size: int) -> bool:
-        """Whether a quorum of links could take so much, beside what is being committed."""
+        """Return whether a quorum of links, and all that keep up, could take so much.
+
+        That is beside what is being committed. See `pace` for who keeps up.
+        """
         records += self._coming_records
         size += self._coming_bytes
-        roomy: set[str] = set()
-        least = self.write_quorum
-        for link in self.links:
-            if link.live and link.outbox.has_room(records, size):
-                roomy.add(link.name)
-                if len(roomy) >= least and self.enough(roomy):
-                    return True
-        return self.enough(roomy)
+        live = [link for link in self.links if link.live]
+        roomy = {link.name for link in live if link.outbox.has_room(records, size)}
+        if not self.enough(roomy):
+            return False
+        if len(roomy) == len(live):
+            return True
+        for link in live:
+            link.idle.look(trio.current_time(), link.busy_s)
+        return pace.quorum_is_idle(live, self.enough)
 
     async def _wait_for_room(self, records: int, size: int) -> None:
-        """More is written than followers take: the writers wait, or links would fall back to syncing.
+        """Wait, each in turn, until followers have taken enough: else their links would fall back.
 
         Raises NotReady, NotEnoughFollowers, Overloaded.
         """
         with trio.move_on_after(self.write_timeout_s):
-            await self.until(
-                lambda: self._has_room(records, size) or not self.enough(self.live_followers)
-            )
-            self.check_links()
+            async with self._waits_for_room:  # first come, first served
+                while not self._has_room(records, size):
+                    self.check_links()
+                    # One that stalls brings nothing about.
+                    with trio.move_on_after(pace.ROOM_LOOK_S):
+                        await self.until_progress()
+                    self.check_leads()
             return
         raise Overloaded(
             f"followers have not taken what came before within {self.write_timeout_s:g} s",

@@ -44,6 +44,7 @@ from trikv.host import Host
 from trikv.lag import Wires
 from trikv.messages import ReplicateAnswer, encode_batch
 from trikv.outbox import Outbox
+from trikv.pace import Idle
 from trikv.parcel import Encoded, Parcel
 from trikv.peers import Remote, decode_reply, excerpt
 from trikv.rate import Rate
@@ -103,6 +104,7 @@ class Link:
         self.stored_us: int | None = None
         """The watermark that the follower has on its disk; None: not established in this epoch."""
         self.outbox = Outbox()
+        self.idle = Idle()
         self.tally = LinkTally()
         self._rate = Rate()
         self._host = host
@@ -126,6 +128,7 @@ class Link:
         self._posted = trio.Event()  # set: a request has been begun
         self._answered = trio.Event()
         self._posted_at = 0.0
+        self._busy_s = 0.0  # for how long requests were in flight that have ended
         self._answer_s = 0.0  # how long the last ones took, in the mean
         self._quiet_since = math.inf  # when the last one ended; infinity: one is in flight
         self._behind = trio.Event()  # set: a record was turned away, the map must be read again
@@ -160,6 +163,12 @@ class Link:
         if self._quiet_since < math.inf:
             return self._answer_s
         return max(self._answer_s, trio.current_time() - self._posted_at)
+
+    @property
+    def busy_s(self) -> float:
+        """For how long it has had requests in flight, in all; of a link that is live."""
+        in_flight = self._quiet_since == math.inf
+        return self._busy_s + (trio.current_time() - self._posted_at if in_flight else 0.0)
 
     @property
     def rate_records_s(self) -> float:
@@ -328,6 +337,7 @@ class Link:
             self._posted.set()
             size = await self._post(parcels)
             self._quiet_since = trio.current_time()
+            self._busy_s += self._quiet_since - self._posted_at
             self._answered.set()
             self._acknowledged(self._quiet_since - self._posted_at, size)
             self._host.progress()

@@ -1,4 +1,4 @@
-"""Which followers a quorum waits for, and which of the others can be sent more at a time. Pure.
+"""Which followers a quorum waits for, which are sent more at a time, and which keep up. Pure.
 
 A request costs leader and follower about the same, whether it holds one record or ten. So a follower
 whose answer nobody waits for is left alone for `PAUSE_S` after each, and is sent then all that has come
@@ -13,11 +13,18 @@ Rules
 - A link hurries on unless a spare one is more than twice as quick: what was put off for a moment may be
   what a quorum waits for, so they should not change places without need.
 
+Keeping up. Under a steady load that is more than followers take, writers wait for room in the outboxes
+of a quorum, and of all other live links as long as these keep up: else these would fill, and fall back
+to syncing. A link keeps up if it takes at least half of what a quorum takes, that is, as long as the
+quorum is idle for no more than half of the time for which the writers wait. One that is slower, or
+stalls, holds up writers for less than a second; then it falls back, and nobody waits for it.
+
 What it does not know: time, links' states, simulated lag (see `Leader.spare`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Set
 from typing import Protocol, TypeVar
 
@@ -32,6 +39,39 @@ WEIGHT = 0.1
 MARGIN = 2
 
 
+#: A quorum that is idle for more than this share of the time, while writers wait for room, could take
+#: twice of what it is given.
+IDLE_SHARE = 0.5
+
+#: The share is a mean over about this long: a follower that stalls holds up writers for 0.7 s, once.
+IDLE_WINDOW_S = 1.0
+
+#: Writers that wait for room look again after this long, also where no acknowledgement comes.
+ROOM_LOOK_S = 0.1
+
+
+class Idle:
+    """The share of the time of late in which a link was idle while a writer waited for room, 0 to 1."""
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        self._looked_at_s = -math.inf
+        self._busy_s = 0.0
+
+    def look(self, now_s: float, busy_s: float) -> None:
+        """Note that a writer waits; `busy_s`: for how long the link has had requests in flight in all.
+
+        Between two looks that are far apart nobody was waiting.
+        """
+        elapsed_s = now_s - self._looked_at_s
+        idle = 0.0
+        if 0 < elapsed_s <= 2 * ROOM_LOOK_S:
+            idle = 1 - (busy_s - self._busy_s) / elapsed_s
+        kept = math.exp(-elapsed_s / IDLE_WINDOW_S)
+        self.share = self.share * kept + (1 - kept) * idle
+        self._looked_at_s, self._busy_s = now_s, busy_s
+
+
 class Paced(Protocol):
     """What is to be known of a link."""
 
@@ -39,6 +79,8 @@ class Paced(Protocol):
     def name(self) -> str: ...
     @property
     def slowness_s(self) -> float: ...
+    @property
+    def idle(self) -> Idle: ...
 
 
 L = TypeVar("L", bound=Paced)
@@ -67,3 +109,13 @@ def hurried(
         chosen.add(link)
         names.add(link.name)
     return chosen
+
+
+def quorum_is_idle(live: Iterable[Paced], enough: Callable[[Set[str]], bool]) -> bool:
+    """Return whether a quorum of links could take twice of what it is given."""
+    names: set[str] = set()
+    for link in sorted(live, key=lambda link: -link.idle.share):
+        names.add(link.name)
+        if enough(names):
+            return link.idle.share > IDLE_SHARE
+    return False

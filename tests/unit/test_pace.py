@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trikv.pace import MARGIN, hurried, mean
+from trikv.pace import IDLE_SHARE, MARGIN, Idle, hurried, mean, quorum_is_idle
 
 
 @dataclass(frozen=True)
 class Wire:
     name: str
     slowness_s: float
+    idle: Idle = field(default_factory=Idle, compare=False)
 
 
 def quickest(live: Collection[Wire], before: Collection[Wire], quorum: int) -> set[str]:
@@ -70,3 +71,39 @@ def test_how_slow_a_link_is_follows_its_requests() -> None:
     for _ in range(100):
         slowness_s = mean(slowness_s, 0.1)
     assert slowness_s == pytest.approx(0.1, rel=0.01)
+
+
+def test_a_link_is_idle_for_the_share_of_the_time_in_which_a_writer_waits_and_it_has_nothing() -> (
+    None
+):
+    idle = Idle()
+    for tenth in range(200):  # busy for a third of the time
+        idle.look(tenth / 10, tenth / 30)
+    assert idle.share == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_a_link_that_stalls_leaves_the_others_idle_within_a_second() -> None:
+    idle = Idle()
+    shares = []
+    for tenth in range(10):
+        idle.look(tenth / 10, 5.0)
+        shares.append(idle.share > IDLE_SHARE)
+    assert shares == [False] * 7 + [True] * 3  # 0.7 s: ln 2 of the window
+
+
+def test_time_in_which_nobody_waited_does_not_count() -> None:
+    idle = Idle()
+    for second in range(100):
+        idle.look(second, 0.0)
+    assert idle.share == 0
+
+
+def test_a_quorum_is_idle_if_enough_links_are() -> None:
+    wires = [Wire(name, 0) for name in "abcd"]
+    for wire, share in zip(wires, [0.1, 0.4, 0.8, 0.9], strict=True):
+        wire.idle.share = share
+
+    def idle(quorum: int) -> bool:
+        return quorum_is_idle(wires, lambda names: len(names) >= quorum)
+
+    assert [idle(quorum) for quorum in range(6)] == [True, True, True, False, False, False]
