@@ -18,6 +18,12 @@ from contextlib import suppress
 
 import trio
 
+#: Who takes nothing for so long reads no more, or is gone.
+SEND_S = 30.0
+
+#: What is sent goes out in pieces of this size: so many in SEND_S is the slowest that a reader may be.
+SEND_BYTES = 2**16
+
 
 class ByteStream:
     """Owns the socket, which must be connected."""
@@ -45,12 +51,22 @@ class ByteStream:
                 pass
 
     async def send(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all of it. Raises TimeoutError where the other side takes nothing for `SEND_S`."""
         rest = memoryview(data)
+        with suppress(BlockingIOError):
+            rest = rest[self.socket.send(rest) :]
+        while rest:
+            with trio.move_on_after(SEND_S) as timeout:
+                await self._send_piece(rest[:SEND_BYTES])
+            if timeout.cancelled_caught:
+                raise TimeoutError(f"nothing was taken for {SEND_S:g} s")
+            rest = rest[SEND_BYTES:]
+
+    async def _send_piece(self, piece: memoryview) -> None:
         while True:
             with suppress(BlockingIOError):
-                rest = rest[self.socket.send(rest) :]
-            if not rest:
+                piece = piece[self.socket.send(piece) :]
+            if not piece:
                 return
             await trio.lowlevel.wait_writable(self.socket)
 

@@ -121,7 +121,7 @@ async def header_lines(target: Target) -> None:
     names = map("".join, product("abcdefghijklmnopqrstuvwxyz0123456789", repeat=3))
     lines = "".join(f"{name}:\r\n" for name in islice(names, 10_000))
     for _ in range(3):
-        head = f"GET /kv/a HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()
+        head = f"GET /kv/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n".encode()
         check_status(await target.ask(target.leader, head), 431)
 
 

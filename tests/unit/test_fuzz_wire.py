@@ -205,7 +205,7 @@ def test_whatever_is_on_the_wire_the_server_answers_or_hangs_up(
         (GOOD[:-2] + b"upgrade: websocket\r\n" + UPGRADE + b"\r\n", b"200"),
         (GOOD[:-2] + b"upgrade: websocket\r\nconnection: upgrade\r\n\r\n", b"200"),
         (GOOD[:-2] + b"upgrade: h2c\r\nconnection: upgrade\r\nhttp2-settings: A\r\n\r\n", b"200"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"404"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"505"),
     ],
 )
 def test_other_protocols_are_passed_over(said: bytes, status: bytes) -> None:

@@ -169,3 +169,23 @@ def test_long_texts_are_clipped_in_errors() -> None:
 @given(texts)
 def test_a_string_is_encoded_as_a_value_would_be(text: str) -> None:
     assert jsonvalue.encode_string(text) == jsonvalue.encode(text, "value")
+
+
+def test_a_repeated_name_is_found_in_time_that_grows_with_the_names() -> None:
+    names = 300_000  # each looked for among all before it, this would take an hour
+    fields = ",".join(f'"{index}":0' for index in range(names))
+    with pytest.raises(InvalidBody, match=f"'{names - 1}' stands twice"):
+        jsonvalue.decode(f'{{{fields},"{names - 1}":1}}'.encode())
+
+
+@given(json_values, st.booleans(), st.sampled_from([None, 2, "\t"]))
+def test_no_value_is_smaller_than_is_found_without_decoding_it(
+    value: Any, ascii_only: bool, indent: Any
+) -> None:
+    sent = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
+    stored = jsonvalue.encode(value, "value").encode()
+    assert jsonvalue.least_encoded_bytes(sent) <= len(stored)
+    assert (
+        jsonvalue.least_encoded_bytes(sent) == jsonvalue.least_encoded_bytes(stored)
+        or b"\\u" in sent
+    )

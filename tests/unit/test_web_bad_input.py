@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.unit.inprocess import Answered, Client, open_client
-from trikv.messages import MAX_REPLICATE_BODY_BYTES
+from trikv.messages import MAX_BATCH_BYTES, MAX_REPLICATE_BODY_BYTES
 from trikv.version import MAX_TIMESTAMP_US
 from trikv.web.routes import ROUTES
 
@@ -664,6 +664,27 @@ async def test_a_value_is_measured_in_bytes_of_its_stored_form(leader: Client) -
     assert (await leader.ask("PUT", "/kv/k", body)).status == 200
     body = json.dumps({"value": fits + "é"}, ensure_ascii=False).encode()
     await refused(leader, "PUT", "/kv/k", body, status=413, code="too_large", field="value")
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body"),
+    [
+        ("PUT", "/kv/a", b'{"value":[%b[]]}'),
+        ("PUT", "/kv/a", b'{"value" : {"[":[%b[]]}}'),
+        ("POST", "/batch", b'{"operations":[{"op":"put","key":"a","value":[%b[]]}]}'),
+    ],
+)
+async def test_a_value_that_is_too_large_for_certain_is_refused_before_it_is_decoded(
+    leader: Client, method: str, target: str, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoded it would be objects of fifty times its size, all in memory at once."""
+    bodies: list[bytes] = []
+    monkeypatch.setattr("trikv.bodies.jsonvalue.decode", bodies.append)
+    lists = MAX_VALUE_BYTES if method == "PUT" else MAX_BATCH_BYTES // 2
+    field = "value" if method == "PUT" else "operations"
+    sent = body % (b"[]," * lists)
+    await refused(leader, method, target, sent, status=413, code="too_large", field=field)
+    assert not bodies
 
 
 @pytest.mark.parametrize("chunked", [False, True])

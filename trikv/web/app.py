@@ -94,15 +94,20 @@ def _view(node: Node, route: Route):  # type: ignore[no-untyped-def]  # noqa: AN
         given = Request(
             key=rest_of(_path(request.scope["raw_path"])),
             query=query_of(request.query_string),
-            headers={
-                name.lower(): ", ".join(request.headers.getlist(name))
-                for name in set(request.headers.keys())
-            },
+            headers=_headers(),
             body=await _read_body(most),
         )
         return _respond(await route.handler(node, given))
 
     return view
+
+
+def _headers() -> dict[str, str]:
+    """The present request's headers; what comes more than once is one list (RFC 9110, 5.3)."""
+    found: dict[str, list[str]] = {}
+    for name, value in request.headers.items():
+        found.setdefault(name.lower(), []).append(value)
+    return {name: ", ".join(values) for name, values in found.items()}
 
 
 def _rest_reader(route: Route) -> Callable[[bytes], str]:

@@ -7,7 +7,9 @@ Rules
   There it stays. So limits, refusals and time limits are Hypercorn's, and written once.
 - A read that says how long it may wait goes there, too: it may wait for long, and Hypercorn notices a
   client that leaves. All others end by themselves.
-- Requests on one connection are answered in order, one at a time; meanwhile nothing more is read.
+- Requests on one connection are answered in order, one at a time; meanwhile nothing more is read. Where
+  several have come at once, all other connections get their turn between two of them.
+- A client that takes nothing of its answer for `SEND_S` is cut off (see `bytestream`).
 - Nothing is cancelled but the wait for bytes: a request that has begun is answered.
 
 How it works. A connection has one task, which reads, answers, and reads on. One more task looks now and
@@ -28,7 +30,7 @@ from http import HTTPStatus
 import trio
 
 from trikv import logs
-from trikv.bytestream import ByteStream
+from trikv.bytestream import SEND_BYTES, ByteStream
 from trikv.errors import TrikvError
 from trikv.node import Node
 from trikv.web import timing
@@ -54,6 +56,8 @@ _WHOLE_ROUTES = {
 }
 _KEY_PREFIX = b"/kv/"
 
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 #: Notes one answered request: on which connection, its head, the answer, and how long it took, in s.
 AccessLog = Callable[[ByteStream, Head, Answer, float], object]
@@ -123,6 +127,8 @@ class _Connection:
                 body = bytes(self.buffer[head.size : size])
                 del self.buffer[:size]
                 await self._answer(head, route, body)
+                if self.buffer:  # all others get their turn before the next one of this client
+                    await trio.lowlevel.cancel_shielded_checkpoint()
             self.buffer.clear()  # what was sent behind the last request is not answered any more
 
     async def _next(self) -> tuple[Head, Route]:
@@ -171,7 +177,12 @@ class _Connection:
         request_id = logs.request_id.get()
         took_s = time.perf_counter() - began
         node.tally.answered(route.method, route.path, answer.status, took_s)
-        await self._stream.send(_head_of(answer, len(answer.body), request_id) + answer.body)
+        head_bytes = _head_of(answer, len(answer.body), request_id)
+        if len(answer.body) <= SEND_BYTES:
+            await self._stream.send(head_bytes + answer.body)
+        else:  # too large to be copied
+            await self._stream.send(head_bytes)
+            await self._stream.send(answer.body)
         if self._lane.access_log is not None:
             self._lane.access_log(self._stream, head, answer, time.perf_counter() - began)
         if request_id:
@@ -193,13 +204,14 @@ def _route_of(head: Head, node: Node) -> Route:
 
 def _head_of(answer: Answer, length: int, request_id: str) -> bytes:
     """Status and headers, spelt and ordered as Hypercorn and Quart do it."""
+    status = f"{answer.status} {_PHRASES[answer.status]}"
     named = "".join([f"{name.lower()}: {value}\r\n" for name, value in answer.headers.items()])
     identified = f"x-request-id: {request_id}\r\n" if request_id else ""
     framed = f"content-type: {answer.content_type}\r\ncontent-length: {length}\r\n"
     if answer.status == HTTPStatus.NOT_MODIFIED:
         framed = ""
     return (
-        f"HTTP/1.1 {answer.status} \r\n{named}{framed}"
+        f"HTTP/1.1 {status}\r\n{named}{framed}"
         f"{identified}date: {_date(int(time.time()))}\r\n\r\n"
     ).encode("latin-1")
 

@@ -14,7 +14,7 @@ from trikv import glance, jsonvalue
 from trikv.bodies import OperationBody, OperationsBody, decode_body, decode_value
 from trikv.delivery import Write
 from trikv.errors import InvalidBody, InvalidParameter, NotFound, TooLarge
-from trikv.jsonvalue import size_of
+from trikv.jsonvalue import least_encoded_bytes, size_of
 from trikv.messages import (
     MAX_BATCH_BYTES,
     MAX_BATCH_OPERATIONS,
@@ -44,6 +44,9 @@ from trikv.web.exchange import (
 MAX_LIST_KEYS = 1_000
 LIST_KEYS = 100
 
+#: Brackets, commas, colons and quotes around a value in a body, and around each operation of a batch.
+FRAME_BYTES = 64
+
 #: How long a read waits for what it asked for, unless it says, and at most.
 READ_TIMEOUT_MS = 5_000
 MAX_READ_TIMEOUT_MS = 600_000
@@ -53,6 +56,8 @@ async def put_key(node: Node, request: Request) -> Answer:
     """`PUT /kv/{key}[?trace=true]`, with `If-Match` or `If-None-Match: *`"""
     leader = node.require_leader()
     asked = parameters(request, trace=boolean)
+    most = node.config.max_value_bytes
+    _check_least_size(request.body, "value", most, most + FRAME_BYTES)
     value = decode_value(request.body)
     check_value_size(node, value, "value")
     operation = Operation(request.key, value, precondition_of(request))
@@ -79,6 +84,9 @@ async def batch(node: Node, request: Request) -> Answer:
             raise InvalidParameter(
                 f"{name}: expected none with a batch: its operations have if_version", field=name
             )
+    most = max(MAX_BATCH_BYTES, node.config.max_value_bytes + MAX_KEY_BYTES)
+    frames = FRAME_BYTES * (MAX_BATCH_OPERATIONS + 1)
+    _check_least_size(request.body, "operations", most, most + frames)
     operations = _operations(node, request.body)
     places: dict[str, int] = {}
     for index, operation in enumerate(operations):
@@ -89,7 +97,6 @@ async def batch(node: Node, request: Request) -> Answer:
                 field=f"operations[{index}].key",
             )
     size = sum(size_of(one.key) + size_of(one.value) for one in operations)
-    most = max(MAX_BATCH_BYTES, node.config.max_value_bytes + MAX_KEY_BYTES)
     if size > most:
         raise TooLarge(
             f"operations: expected at most {most} bytes of keys and values, got {size}",
@@ -167,6 +174,12 @@ async def dump(node: Node, request: Request) -> Answer:
         yield b"{}" if opening == "{" else b"}"
 
     return Answer(chunks(), headers={"Cache-Control": NO_CACHE})
+
+
+def _check_least_size(body: bytes, field: str, most: int, with_frame: int) -> None:
+    """Raises TooLarge if what is in the body is larger for certain, without decoding it."""
+    if len(body) > with_frame and least_encoded_bytes(body) > with_frame:
+        raise TooLarge(f"{field}: expected at most {most} bytes of JSON, got more", field=field)
 
 
 def check_value_size(node: Node, value: str, field: str) -> None:

@@ -6,8 +6,6 @@ Rules
 - The socket is bound before anything else of the node is opened: a port in use is a setting to mend, and
   a node that cannot be reached must not begin an epoch.
 - What goes wrong on a connection ends that connection and nothing else.
-- A client that takes nothing of its answer for `SEND_S` is cut off: it holds a task, and what it was
-  to be sent.
 - A stop accepts no more, ends streams and idle connections at once, lets requests in flight finish
   within `GRACE_S`, then cuts the rest.
 """
@@ -21,12 +19,8 @@ from collections.abc import Awaitable, Callable
 from typing import cast
 from urllib.parse import unquote
 
-import h11
 import trio
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.events import Event, RawData, Updated
-from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import (
     ASGIFramework,
@@ -48,6 +42,7 @@ from trikv.transport import KEEPALIVE_EXPIRY_S
 from trikv.web.app import create_app
 from trikv.web.exchange import Answer
 from trikv.web.fastlane import AccessLog, FastLane
+from trikv.web.http11 import Connection, PatientStream
 from trikv.web.plain import MAX_HEAD_BYTES, Head
 
 #: Requests in flight at a stop get this long; with `DRAIN_S` still below the engines' 10 s.
@@ -58,12 +53,6 @@ BACKLOG = 1024
 
 #: So many new connections at most, and then others get their turn.
 ACCEPTED_AT_ONCE = 100
-
-#: A client that takes nothing for so long reads no more, or is gone.
-SEND_S = 30.0
-
-#: An answer is sent in pieces of this size: so many in SEND_S is the slowest that a client may be.
-SEND_BYTES = 2**16
 
 
 async def listen(config: Config) -> tuple[list[trio.SocketListener], int]:
@@ -83,83 +72,6 @@ async def listen(config: Config) -> tuple[list[trio.SocketListener], int]:
             f"HOST={config.host!r}: expected a host name or an address of this machine: {error}"
         ) from None
     return listeners, cast(int, listeners[0].socket.getsockname()[1])
-
-
-class _Http11(H11Protocol):
-    """HTTP/1.1 and nothing else: an offer to go on with WebSocket or HTTP/2 is passed over.
-
-    Hypercorn's patience with those has no end: it never answers half of a WebSocket's handshake, and
-    keeps an idle HTTP/2 connection for ever.
-    """
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        pass
-
-    async def _create_stream(self, request: h11.Request) -> None:
-        kept = [(name, value) for name, value in request.headers if name != b"upgrade"]
-        await super()._create_stream(
-            h11.Request(
-                method=request.method,
-                target=request.target,
-                headers=kept,
-                http_version=request.http_version,
-            )
-        )
-
-
-class _Stream:
-    """A connection whose sends have an end: Hypercorn shields them, and would wait for ever."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self.socket = stream.socket
-        self.receive_some = stream.receive_some
-        self.send_eof = stream.send_eof
-        self.aclose = stream.aclose
-        self._send_all = stream.send_all
-
-    async def send_all(self, data: bytes) -> None:
-        """Raises BrokenResourceError, and closes the socket, where the client takes nothing."""
-        for begin in range(0, max(1, len(data)), SEND_BYTES):
-            with trio.move_on_after(SEND_S) as patience:
-                await self._send_all(memoryview(data)[begin : begin + SEND_BYTES])
-            if patience.cancelled_caught:
-                self.socket.close()
-                raise trio.BrokenResourceError(f"nothing was taken for {SEND_S:g} s")
-
-
-class _Connection(TCPServer):
-    """Hypercorn's protocol on one connection, which ends when its client has gone.
-
-    Hypercorn's own would keep the socket of a client that left until its keep-alive has run out.
-    """
-
-    unread = b""
-    """What was received before it began."""
-
-    _gone = False
-
-    async def _read_data(self) -> None:
-        its = self.protocol.protocol
-        self.protocol.protocol = _Http11(
-            its.app,
-            its.config,
-            its.context,
-            its.task_group,
-            its.connection_state,
-            its.ssl,
-            its.client,
-            its.server,
-            its.send,
-        )
-        if self.unread:
-            await self.protocol.handle(RawData(self.unread))
-        await super()._read_data()
-        self._gone = True
-        await self.idle_task.stop()
-
-    async def protocol_send(self, event: Event) -> None:
-        if not (self._gone and isinstance(event, Updated)):
-            await super().protocol_send(event)
 
 
 async def serve(
@@ -193,8 +105,8 @@ async def serve(
                     open_in["fast"] -= 1
                     stream = quick.give()
             if unread is not None:
-                patient = _Stream(stream)
-                server = _Connection(wrapped, config, context, ConnectionState({}), patient)  # type: ignore[arg-type]
+                patient = PatientStream(stream)
+                server = Connection(wrapped, config, context, ConnectionState({}), patient)  # type: ignore[arg-type]
                 server.unread = unread
                 streams.add(stream)
                 open_in["hypercorn"] += 1
