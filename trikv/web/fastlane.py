@@ -211,8 +211,7 @@ def _head_of(answer: Answer, length: int, request_id: str) -> bytes:
     if answer.status == HTTPStatus.NOT_MODIFIED:
         framed = ""
     return (
-        f"HTTP/1.1 {status}\r\n{named}{framed}"
-        f"{identified}date: {_date(int(time.time()))}\r\n\r\n"
+        f"HTTP/1.1 {status}\r\n{named}{framed}{identified}date: {_date(int(time.time()))}\r\n\r\n"
     ).encode("latin-1")
 
 
