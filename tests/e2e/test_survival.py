@@ -3,7 +3,11 @@ replicas end equal."""
 
 from __future__ import annotations
 
+import shutil
+import time
 from pathlib import Path
+
+import pytest
 
 from tests.e2e.cluster import NodeProcess, Nodes, open_nodes, until
 from tests.e2e.load import MixedLoad
@@ -116,6 +120,46 @@ def test_all_nodes_killed_at_once_come_back_with_every_confirmed_write(tmp_path:
             nodes.restart(*nodes.all)
             load.goes_on()
         check(nodes, load)
+
+
+@pytest.mark.parametrize(
+    ("owner", "heir", "write_quorum"),
+    [("leader", "follower1", 2), ("follower1", "follower1", 1)],
+)
+def test_a_cluster_comes_back_from_a_copy_of_one_data_directory(
+    tmp_path: Path, owner: str, heir: str, write_quorum: int
+) -> None:
+    """As docs/operations.md says: all else is lost; the copy follows, or leads."""
+    with open_nodes(tmp_path, 2, write_quorum=write_quorum) as nodes:
+        named = {node.name: node for node in nodes.all}
+        saved, copy = named[owner], tmp_path / "copy"
+        assert nodes.leader.put("a", 1).status_code == 200
+        nodes.wait_match()
+        cluster = nodes.leader.get("/health")["cluster"]
+        assert saved.stop() == 0
+        shutil.copytree(saved.data_dir, copy)
+        nodes.restart(saved)
+        nodes.wait_live(2)
+        assert nodes.leader.put("late", 1).status_code == 200
+        for node in nodes.all:
+            node.kill()
+            node.empty()
+
+        shutil.copytree(copy, saved.data_dir)
+        if named[heir] is not nodes.leader:
+            nodes.promote(named[heir])
+        nodes.leader.start()
+        nodes.leader.wait_started()
+        time.sleep(2)
+        assert nodes.leader.get("/health")["leads"] is False  # it waits for all the others
+        nodes.restart(*nodes.followers)
+        nodes.wait_live(2)
+        nodes.wait_match()
+        assert nodes.leader.get("/health")["cluster"] == cluster
+        assert nodes.leader.put("new", 2).status_code == 200
+        nodes.wait_match()
+        for node in nodes.all:
+            assert node.get("/dump") == {"a": 1, "new": 2}
 
 
 def test_a_wire_that_is_cut_over_the_api_heals_and_the_follower_catches_up(tmp_path: Path) -> None:
