@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import anyio
 import httpx
 import pytest
 
+from tests.e2e.browser import needs_chromium, open_page
 from tests.e2e.cluster import NodeProcess, Nodes, open_nodes, until
 from tests.e2e.test_client import take_over
 from tests.e2e.test_nodes import Load
@@ -259,3 +263,65 @@ def test_a_reader_that_does_not_read_holds_up_neither_others_nor_a_stop(tmp_path
             reader.stop()
             for one in deaf:
                 one.close()
+
+
+class Unavailable(BaseHTTPRequestHandler):
+    """Answers whatever it is asked with 503, as a node that starts, or a proxy without one."""
+
+    def do_GET(self) -> None:
+        self.send_error(503)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def unavailable(address: tuple[str, int]) -> Iterator[None]:
+    server = HTTPServer(address, Unavailable)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@needs_chromium
+def test_a_page_goes_on_watching_where_an_eventsource_gives_up(tmp_path: Path) -> None:
+    """The script of docs/api.md, in a browser: an EventSource ends at the first 503."""
+    api = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^```js\n(.*?)^```$", api, re.DOTALL | re.MULTILINE)
+    with open_nodes(tmp_path, 0, write_quorum=0) as nodes, open_page() as page:
+        node = nodes.leader
+        page.open(node.url)
+        page.js(
+            """window.seen = []; window.ended = 0;
+            window.show = (change) => window.seen.push(change.key);
+            window.forgetAll = () => window.seen.push("reset");
+            const Original = window.EventSource;
+            window.EventSource = class extends Original {
+              constructor(url) {
+                super(url);
+                if (!url.startsWith("/watch")) return;  // the dashboard's own
+                window.asked = url;
+                this.addEventListener("error", () => {
+                  if (this.readyState === Original.CLOSED) window.ended += 1;
+                });
+              }
+            };
+            window.EventSource.CLOSED = Original.CLOSED;"""
+        )
+        page.js(script)
+        node.put("user/1", 1)
+        page.until(lambda: page.js("return seen") == ["user/1"], "the first change")
+        node.kill()
+        with unavailable(node.address):
+            page.until(lambda: page.js("return ended") > 0, "the stream has ended for good")
+        nodes.restart(node)
+        until(lambda: node.get("/health")["leads"], "the node leads")
+        node.put("user/2", 2)
+        page.until(lambda: "user/2" in page.js("return seen"), "the next change")
+        assert "after=" in page.js("return asked")
+        assert "reset" not in page.js("return seen")
