@@ -6,11 +6,17 @@ a port in use, 1 for a crash.
 
 from __future__ import annotations
 
+from trikv import early
+
+if __name__ == "__main__":
+    early.listen()  # before the rest, which takes long
+
 import argparse
 import gc
 import os
 import signal
 import sys
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from functools import partial
@@ -20,7 +26,7 @@ import trio
 from trikv import __version__, logs
 from trikv.alarm import best_timer
 from trikv.committer import DiskWatch, RunBlocking, run_in_thread, run_inline
-from trikv.config import Config, reachable_url, read_config
+from trikv.config import Config, local_url, reachable_url, read_config
 from trikv.datafiles import readable_by_others
 from trikv.errors import SettingError
 from trikv.node import Node, open_node
@@ -53,13 +59,19 @@ def run_node(*, stop_at_eof: bool = False) -> int:
     exit_code = 0
     os.umask(0o077)  # what a node writes down is its user's business alone
     try:
-        config = read_config(os.environ)
-        logs.set_up(config.log_level)
-        trio.run(run, config, stop_at_eof)
-    except* SettingError as errors:
-        exit_code = 2
-        for error in _leaves(errors):
-            print(error, file=sys.stderr)
+        try:
+            config = read_config(os.environ)
+            logs.set_up(config.log_level)
+            trio.run(run, config, stop_at_eof)
+        except* SettingError as errors:
+            exit_code = 2
+            for error in _leaves(errors):
+                logs.say(str(error))
+    except Exception:
+        exit_code = 1
+        logs.say(traceback.format_exc().rstrip())  # Python itself would wait for whoever reads it
+    finally:
+        logs.flush()
     return exit_code
 
 
@@ -74,6 +86,8 @@ def _leaves(group: BaseExceptionGroup[SettingError]) -> Iterator[SettingError]:
 async def run(config: Config, stop_at_eof: bool = False) -> None:
     """One node, from its listening socket to its last commit. Raises SettingError."""
     with trio.open_signal_receiver(*_stop_signals()) as signals:
+        if early.stop_asked:
+            return
         listeners, port = await listen(config)
         store = Store.open(config.data_dir, config.durability)
         # Reads from memory share the writer's connection, so everything must take turns.
@@ -138,11 +152,10 @@ def _collect_less() -> None:
 
 def _say_started(node: Node, port: int) -> None:
     config = node.config
-    host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
     fields: dict[str, object] = {
         "role": config.role,
         "node_id": config.node_id,
-        "url": node.url or f"http://{host}:{port}",
+        "url": node.url or local_url(config, port),
         "data_dir": config.data_dir or ":memory:",
         "durability": config.durability,
         "epoch": node.epoch,

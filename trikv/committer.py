@@ -34,6 +34,7 @@ from typing import Any, Protocol, TypeVar
 
 import trio
 
+from trikv import logs
 from trikv.database import DatabaseFault
 from trikv.errors import NotReady, StorageFailed, TrikvError
 from trikv.store import Store
@@ -58,6 +59,11 @@ LAST_SHARE = 0.1
 
 #: What a disk is taken for that has done nothing yet: after some twenty quick commits it is trusted.
 UNKNOWN_S = 0.030
+
+
+#: A disk that has refused nothing for so long works again: on a nearly full one small changes fit, and
+#: large ones between them do not.
+RECOVERED_S = 10.0
 
 
 class RunBlocking(Protocol):
@@ -152,6 +158,8 @@ class Committer:
         self._wake = trio.Event()
         self._busy = False
         self._closed = False
+        self._trouble = logs.Trouble()
+        self._failed_at = 0.0  # the last time
 
     def submit(self, change: Change[T], then: Then[T], *, synced: bool = False) -> None:
         """Run a change in its turn; once it is durable, or cannot be, `then` hears of it.
@@ -247,6 +255,13 @@ class Committer:
                 return
             self.tally.failures += 1
             group[0].error = StorageFailed(f"this node could not commit: {error}")
+            self._failed_at = began
+            if self._trouble.is_news(str(error)):
+                logs.warning("storage.failed", reason=error)
+        else:
+            if self._trouble.goes_on and began >= self._failed_at + RECOVERED_S:
+                self._trouble.over()
+                logs.info("storage.recovered")
         self.tally.committed(len(group), trio.current_time() - began)
         for waiting in group:
             waiting.end()

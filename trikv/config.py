@@ -291,6 +291,13 @@ def _own_url(host: str, port: int) -> str | None:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def local_url(config: Config, port: int) -> str:
+    """A URL at which the node answers on this machine, once it listens on `port`."""
+    loopback = "::1" if config.host == "::" else "127.0.0.1"
+    host = loopback if config.host in _WILDCARD_HOSTS else config.host
+    return cast(str, _own_url(host, port))
+
+
 def reachable_url(config: Config, port: int) -> str | None:
     """The URL that a node tells others, once it listens on `port`."""
     return config.advertise_url or _own_url(config.host, port)

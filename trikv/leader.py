@@ -492,9 +492,8 @@ class Leader:
         await self._progress.wait()
 
     async def settled_change(self, change: Callable[[Store], T]) -> T | None:
-        """A change of the node's own state; None if the disk refused, which is said in the log."""
+        """A change of the node's own state; None if the disk refused."""
         try:
             return await self.committer.commit(change)
-        except StorageFailed as error:
-            logs.warning("storage.failed", reason=error.detail)
+        except StorageFailed:
             return None

@@ -135,6 +135,7 @@ class Link:
         self._outstanding = Outstanding()
         self._watermark_us: int | None = None
         self._away_since = trio.current_time()
+        self._trouble = logs.Trouble()  # since it was live last
 
     @property
     def name(self) -> str:
@@ -269,7 +270,8 @@ class Link:
 
     def waits(self, reason: str) -> None:
         """The handshake cannot go on yet."""
-        logs.info("link.waits", follower=self.url, node_id=self.node_id, reason=reason)
+        if self._trouble.is_news("link.waits", reason):
+            logs.info("link.waits", follower=self.url, node_id=self.node_id, reason=reason)
         self._state, self.reason = LinkState.CONNECTING, reason
 
     async def _keep_synced(self, after: Version) -> None:
@@ -442,7 +444,8 @@ class Link:
         self.watermark_us  # noqa: B018 - as far as it came
         if self._state is not LinkState.DOWN:
             self.tally.downs += 1
-            logs.warning("link.down", follower=self.url, node_id=self.node_id, reason=reason)
+            if self._trouble.is_news("link.down", reason):
+                logs.warning("link.down", follower=self.url, node_id=self.node_id, reason=reason)
             if self._state is LinkState.LIVE:
                 self._away_since = trio.current_time()
         self._state, self.reason = LinkState.DOWN, reason
@@ -462,7 +465,10 @@ class Link:
             return
         if self._state is LinkState.LIVE:
             self._away_since = trio.current_time()
-        logs.info(f"link.{state}", follower=self.url, node_id=self.node_id, **told)
+        if state is LinkState.LIVE:
+            self._trouble.over()
+        if state is LinkState.LIVE or self._trouble.is_news("link.syncing"):
+            logs.info(f"link.{state}", follower=self.url, node_id=self.node_id, **told)
         self._state, self.reason = state, None
         if state is LinkState.LIVE:
             self.outbox.decide(True)

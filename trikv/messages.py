@@ -22,7 +22,7 @@ import msgspec
 
 from trikv import glance, jsonvalue
 from trikv.bodies import PlainBody, convert
-from trikv.errors import InvalidBody, InvalidKey, TrikvError
+from trikv.errors import InvalidBody, InvalidKey, TooLarge, TrikvError
 from trikv.state import NodeState, state_of
 from trikv.version import MAX_TIMESTAMP_US, PLAIN_EPOCH, Entry, Epoch, Record, Version, is_instance
 
@@ -45,6 +45,9 @@ LARGEST_VALUE_BYTES = 16 * 2**20
 
 #: A batch as it arrives: its records' bytes, one value beyond the bound, and the frame around each.
 MAX_REPLICATE_BODY_BYTES = 2 * (MAX_BATCH_BYTES + LARGEST_VALUE_BYTES)
+
+#: Records in it. A leader sends some 15,000 at most, or what a takeover overrules in one write.
+MAX_REPLICATE_RECORDS = 100_000
 
 #: What a batch begins with is encoded once for a session, and kept for so many: there are fewer links.
 KEPT_OPENINGS = 128
@@ -192,7 +195,40 @@ class Batch(NamedTuple):
 
 
 def decode_replicate(body: bytes) -> Batch | Record:
-    """A `/replicate` body: a leader's batch, or in the plain form one record."""
+    """A `/replicate` body: a leader's batch, or in the plain form one record.
+
+    Raises MalformedJson, InvalidBody, InvalidKey; TooLarge for a value that no node may have.
+    """
+    message = _decode_any(body)
+    large = len(body) > LARGEST_VALUE_BYTES  # else no value in it is
+    if isinstance(message, Record):
+        if large:
+            _check_value_size(message.value, "value")
+        return message
+    records = 0
+    for index, (_, pairs) in enumerate(message.entries):
+        records += len(pairs)
+        if large:
+            for _, value in pairs:
+                name = "value" if len(pairs) == 1 else "values"
+                _check_value_size(value, f"records[{index}].{name}")
+    if records > MAX_REPLICATE_RECORDS:
+        raise InvalidBody(
+            f"records: expected at most {MAX_REPLICATE_RECORDS}, got {records}", field="records"
+        )
+    return message
+
+
+def _check_value_size(value: str, field: str) -> None:
+    """Raises TooLarge for a value that no node may have."""
+    if (size := jsonvalue.size_of(value)) > LARGEST_VALUE_BYTES:
+        raise TooLarge(
+            f"{field}: expected at most {LARGEST_VALUE_BYTES} bytes of JSON, got {size}",
+            field=field,
+        )
+
+
+def _decode_any(body: bytes) -> Batch | Record:
     head, found, rest = body.partition(_RECORDS)
     if found and rest.endswith(_END) and len(head) <= KEPT_HEAD_BYTES:
         with suppress(UnicodeDecodeError, TrikvError):

@@ -31,7 +31,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from trikv import __version__
+from trikv import __version__, logs
 from trikv.leadership import Leadership
 from trikv.link import Link, LinkState
 from trikv.node import Node
@@ -147,6 +147,11 @@ def _node(node: Node) -> Iterator[Metric]:
         "trikv_event_loop_delay_seconds",
         "How much later than it asked for a task came to its turn.",
         node.loop_delay.delays_s,
+    )
+    yield CounterMetricFamily(
+        "trikv_log_lines_lost",
+        "Log lines that were not written, as standard error was not read.",
+        value=logs.lost_lines(),
     )
     yield _gauge(
         "trikv_event_loop_delay_max_seconds",

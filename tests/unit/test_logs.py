@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,11 +16,17 @@ Lines = Callable[[], list[str]]
 
 
 @pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
+def lines(capfd: pytest.CaptureFixture[str]) -> Iterator[Lines]:
     """What has been written to standard error since; logging is put back afterwards."""
     root = logging.getLogger()
     handlers, level, own_level = root.handlers[:], root.level, logs.logger.level
-    yield lambda: capsys.readouterr().err.splitlines()
+
+    def written() -> list[str]:
+        logs.flush()
+        return capfd.readouterr().err.splitlines()
+
+    yield written
+    logging.captureWarnings(False)
     root.handlers[:] = handlers
     root.setLevel(level)
     logs.logger.setLevel(own_level)
@@ -75,3 +82,66 @@ def test_librarys_lines_have_the_same_form_and_start_at_warning(lines: Lines) ->
     logging.getLogger("hypercorn").warning("could not %s", "do it")
     (line,) = lines()
     assert line.endswith('WARNING log logger=hypercorn message="could not do it"')
+
+
+#: C0, DEL, C1 (CSI, OSC, NEL), a zero-width space, ends of lines, and what turns the direction.
+UNSEEN = "\x00\x1b\x7f\x85\x9b\x9d\u200b\u2028\u2029\u202e\u2066\ufeff\U000e0041"
+
+
+@pytest.mark.parametrize("character", UNSEEN, ids=lambda character: f"U+{ord(character):04X}")
+def test_what_a_terminal_would_obey_or_not_show_is_escaped(lines: Lines, character: str) -> None:
+    logs.set_up("INFO")
+    text = f"a{character}b"
+    logs.info("event", field=text)
+    logging.getLogger("library").warning("%s", text)
+    for line in lines():
+        assert line.isprintable()
+        assert json.loads(re.split("field=|message=", line)[1]) == text
+
+
+def test_other_scripts_stand_as_they_are(lines: Lines) -> None:
+    logs.set_up("INFO")
+    logs.info("event", field="Grüße", other="ключ 鍵 مفتاح")
+    (line,) = lines()
+    assert line.endswith('event field=Grüße other="ключ 鍵 مفتاح"')
+
+
+def test_a_lone_surrogate_is_no_reason_to_lose_a_line(lines: Lines) -> None:
+    logs.set_up("INFO")
+    logs.info("event", field="\ud800")
+    (line,) = lines()
+    assert line.endswith('field="\\ud800"')
+
+
+def test_a_librarys_line_with_the_wrong_arguments_is_told_and_raises_nothing(lines: Lines) -> None:
+    logs.set_up("INFO")
+    logging.getLogger("library").warning("%d", "no number")
+    (line,) = lines()
+    assert line.startswith("log.failed error=")
+
+
+def test_a_trouble_is_logged_once_for_each_line_and_again_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    trouble = logs.Trouble()
+    assert trouble.is_news("link.down", "full")
+    assert not trouble.is_news("link.down", "full")
+    assert trouble.is_news("link.down", "refused")
+    assert not trouble.is_news("link.down", "full")
+    now_s = logs.REPEAT_S - 1
+    assert not trouble.is_news("link.down", "full")
+    now_s = logs.REPEAT_S
+    assert trouble.is_news("link.down", "full")
+    assert not trouble.is_news("link.down", "full")
+    assert trouble.goes_on
+    trouble.over()
+    assert trouble.is_news("link.down", "full")
+
+
+def test_a_trouble_whose_lines_differ_each_time_takes_no_more_memory() -> None:
+    trouble = logs.Trouble()
+    for count in range(1000):
+        assert trouble.is_news(str(count))
+    assert len(trouble._logged_s) <= logs.KEPT_LINES

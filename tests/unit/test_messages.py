@@ -23,12 +23,13 @@ from tests.unit.strategies import (
 )
 from trikv import jsonvalue
 from trikv.bodies import LagBody, PutBody, QuorumBody, decode_body
-from trikv.errors import InvalidBody, InvalidKey
+from trikv.errors import InvalidBody, InvalidKey, TooLarge
 from trikv.messages import (
     LARGEST_VALUE_BYTES,
     MAX_BATCH_BYTES,
     MAX_KEY_BYTES,
     MAX_REPLICATE_BODY_BYTES,
+    MAX_REPLICATE_RECORDS,
     Batch,
     LeaderName,
     RecordsAnswer,
@@ -204,3 +205,45 @@ def test_the_largest_batch_fits_the_bound_on_its_body() -> None:
     # A batch is closed once it holds MAX_BATCH_BYTES; the last record to go in may be the largest.
     largest = encode_record(Record("\x01" * MAX_KEY_BYTES, "", Version(EPOCH, 1)))
     assert MAX_BATCH_BYTES + LARGEST_VALUE_BYTES + len(largest) < MAX_REPLICATE_BODY_BYTES
+
+
+LARGEST = f'"{"x" * (LARGEST_VALUE_BYTES - 2)}"'
+
+
+def test_the_largest_value_travels_and_a_larger_one_is_refused() -> None:
+    def body(*values: str) -> bytes:
+        entry = Entry(Version(EPOCH, 1), [(str(i), value) for i, value in enumerate(values)])
+        return encode_batch(BOSS, EPOCH, [encode_entry(entry)])
+
+    batch = decode_replicate(body(LARGEST))
+    assert isinstance(batch, Batch)
+    assert held_by(batch) == [Record("0", LARGEST, Version(EPOCH, 1))]
+    larger = f'"x{LARGEST[1:]}'
+    with pytest.raises(TooLarge, match=rf"^records\[0\]\.value: .* {LARGEST_VALUE_BYTES} bytes"):
+        decode_replicate(body(larger))
+    with pytest.raises(TooLarge, match=r"^records\[0\]\.values: expected at most"):
+        decode_replicate(body("1", larger))
+    plain = b'{"key": "a", "timestamp": 1, "value": %b}'
+    assert isinstance(decode_replicate(plain % LARGEST.encode()), Record)
+    with pytest.raises(TooLarge, match=r"^value: expected at most"):
+        decode_replicate(plain % larger.encode())
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["of one write", "each alone"])
+def test_more_records_than_any_leader_sends_are_refused(together: bool) -> None:
+    def body(count: int) -> bytes:
+        pairs = [(str(i), "1") for i in range(count)]
+        if together:
+            entries = [Entry(Version(EPOCH, 1), pairs)]
+        else:
+            entries = [Entry(Version(EPOCH, i + 1), [pair]) for i, pair in enumerate(pairs)]
+        return encode_batch(BOSS, EPOCH, list(map(encode_entry, entries)))
+
+    whole = decode_replicate(body(MAX_REPLICATE_RECORDS))
+    assert isinstance(whole, Batch)
+    assert len(held_by(whole)) == MAX_REPLICATE_RECORDS
+    expected = (
+        rf"^records: expected at most {MAX_REPLICATE_RECORDS}, got {MAX_REPLICATE_RECORDS + 1}"
+    )
+    with pytest.raises(InvalidBody, match=expected):
+        decode_replicate(body(MAX_REPLICATE_RECORDS + 1))

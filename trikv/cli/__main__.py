@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+from trikv import early
+
 
 def run() -> int:
     """The command line of this process; its exit code."""
@@ -17,6 +19,8 @@ def run() -> int:
             if getattr(sys, name) is None:
                 nowhere = open(os.devnull, "r" if name == "stdin" else "w")  # noqa: SIM115 - for good
                 setattr(sys, name, nowhere)
+        if sys.argv[1:2] == ["serve"]:
+            early.listen()
         from trikv.cli.main import main
 
         return main()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-
 import click
 
 
@@ -22,8 +20,4 @@ def serve(stop_at_eof: bool) -> int:
     # Not before it is needed: a server takes longer to import than most commands to run.
     from trikv.__main__ import run_node
 
-    try:
-        return run_node(stop_at_eof=stop_at_eof)
-    except Exception:
-        traceback.print_exc()
-        return 1
+    return run_node(stop_at_eof=stop_at_eof)

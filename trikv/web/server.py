@@ -16,6 +16,7 @@ import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import cast
 from urllib.parse import unquote
 
@@ -54,6 +55,9 @@ BACKLOG = 1024
 #: So many new connections at most, and then others get their turn.
 ACCEPTED_AT_ONCE = 100
 
+#: Where the system is to choose a port that is free at several addresses, so many are tried.
+PORT_TRIES = 20
+
 
 async def listen(config: Config) -> tuple[list[trio.SocketListener], int]:
     """Listeners on HOST and PORT, and the port (which the system chose if PORT is 0).
@@ -61,7 +65,7 @@ async def listen(config: Config) -> tuple[list[trio.SocketListener], int]:
     Raises SettingError, which names the variable, if the address cannot be had.
     """
     try:
-        listeners = await trio.open_tcp_listeners(config.port, host=config.host, backlog=BACKLOG)
+        listeners = await _open_listeners(config)
     except OSError as error:
         if error.errno == errno.EADDRINUSE or isinstance(error, PermissionError):
             why = "is in use" if error.errno == errno.EADDRINUSE else "is not ours to listen on"
@@ -71,7 +75,31 @@ async def listen(config: Config) -> tuple[list[trio.SocketListener], int]:
         raise SettingError(
             f"HOST={config.host!r}: expected a host name or an address of this machine: {error}"
         ) from None
-    return listeners, cast(int, listeners[0].socket.getsockname()[1])
+    return listeners, _port_of(listeners[0])
+
+
+async def _open_listeners(config: Config) -> list[trio.SocketListener]:
+    """One for each address that the host has, all on one port. Raises OSError."""
+    open_tcp = partial(trio.open_tcp_listeners, host=config.host, backlog=BACKLOG)
+    listeners = await open_tcp(config.port)
+    tries = 0
+    while len({_port_of(one) for one in listeners}) > 1:
+        # Each was given a free port of its own. That of the first may be free for the others, too.
+        port = _port_of(listeners[0])
+        for listener in listeners:
+            await listener.aclose()
+        tries += 1
+        try:
+            listeners = await open_tcp(port)
+        except OSError:
+            if tries == PORT_TRIES:
+                raise
+            listeners = await open_tcp(0)
+    return listeners
+
+
+def _port_of(listener: trio.SocketListener) -> int:
+    return cast(int, listener.socket.getsockname()[1])
 
 
 async def serve(
