@@ -126,6 +126,7 @@ class LeaderReplica(msgspec.Struct, frozen=True):
     records: int
     digest: str
     data: dict[str, Any] | None = None
+    data_left_out: int = 0
 
 
 class FollowerReplica(msgspec.Struct, frozen=True):
@@ -139,6 +140,7 @@ class FollowerReplica(msgspec.Struct, frozen=True):
     records: int | None = None
     digest: str | None = None
     data: dict[str, Any] | None = None
+    data_left_out: int = 0
     differing_keys: list[str] = []
     differing_keys_total: int = 0
     error: str | None = None

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import trio
 
-from loadgen.api import FollowerReplica, Leader, ReplicaStatus, version_order
+from loadgen.api import FollowerReplica, Leader, LeaderReplica, ReplicaStatus, version_order
 from loadgen.workload import Sample
 
 # Every look costs the leader a comparison with each follower.
@@ -111,15 +111,20 @@ class Settled:
 
 def compare(status: ReplicaStatus) -> list[FollowerParity]:
     """Every follower of `status` against the leader, values included where they came along."""
-    return [_compare_one(status.leader.data, follower) for follower in status.followers]
+    return [_compare_one(_whole(status.leader), follower) for follower in status.followers]
+
+
+def _whole(replica: LeaderReplica | FollowerReplica) -> dict[str, Any] | None:
+    """What it holds, if all of it is shown."""
+    return None if replica.data_left_out else replica.data
 
 
 def _compare_one(leader: dict[str, Any] | None, follower: FollowerReplica) -> FollowerParity:
     differences: list[Difference] = []
     compared = "digests"
-    if leader is not None and follower.data is not None:
+    if leader is not None and (held := _whole(follower)) is not None:
         compared = "values"
-        differences = _differences(leader, follower.data)
+        differences = _differences(leader, held)
     own = [difference.key for difference in differences]
     keys = list(dict.fromkeys([*follower.differing_keys, *own]))
     status, error = follower.status, follower.error
@@ -239,4 +244,4 @@ async def settle(
     if status.leader.data is None and status.leader.records <= FULL_VALUES_UP_TO:
         final, status = await look(leader, all_data=True)
     on_look(final)
-    return Settled(final, waited_ms, in_time, lost_writes(samples, status.leader.data, run_id))
+    return Settled(final, waited_ms, in_time, lost_writes(samples, _whole(status.leader), run_id))

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import NamedTuple
 
+from trikv.table import size_of
 from trikv.version import Record
 
 #: A digest is a sum modulo this: 128 bits of blake2b for each record.
@@ -19,10 +20,12 @@ _DIGEST_MODULUS = 1 << 128
 
 
 class Digest(NamedTuple):
-    """An order-independent hash over (key, version, value) of the live records, and their number."""
+    """An order-independent hash over (key, version, value) of the live records; how much they are."""
 
     records: int
     total: int
+    size_bytes: int = 0
+    """Of their keys and values."""
 
     @property
     def text(self) -> str:
@@ -30,14 +33,15 @@ class Digest(NamedTuple):
 
     def add(self, records: Iterable[Record]) -> Digest:
         """The digest of these live records too."""
-        count, total = self
+        count, total, size = self
         for record in records:
             if record.deleted:
                 continue
             text = f"{record.key}\0{record.version}\0{record.value}"
             total += int.from_bytes(blake2b(text.encode(), digest_size=16).digest())
             count += 1
-        return Digest(count, total % _DIGEST_MODULUS)
+            size += size_of(record)
+        return Digest(count, total % _DIGEST_MODULUS, size)
 
 
 EMPTY_DIGEST = Digest(0, 0)

@@ -165,6 +165,7 @@ class ReplicaAnswer(msgspec.Struct, frozen=True):
     promised: str
     records: Annotated[int, msgspec.Meta(ge=0)]
     digest: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{1,32}\Z")]
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     instance: str = ""
     cluster: str = ""
     established: str = ""

@@ -16,11 +16,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterator,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -37,6 +45,7 @@ from trikv.leader import Leader
 from trikv.leadership import Leadership
 from trikv.messages import LeaderName
 from trikv.peers import Candidate
+from trikv.shared import Shared
 from trikv.state import NodeState
 from trikv.store import Store
 from trikv.survey import LoopDelay, Survey
@@ -55,6 +64,9 @@ DRAIN_S = 5.0
 #: A page of a scan: some milliseconds of reading, then others get their turn.
 SCAN_RECORDS = 2_000
 SCAN_BYTES = 2 * 2**20
+
+#: Dumps that are read and sent at a time; more wait for their turn, with no page in memory.
+MAX_DUMPS = 8
 
 #: A write buffer that no large write has come to for so long is emptied.
 REST_S = 5.0
@@ -81,6 +93,9 @@ class Node:
 
     def __post_init__(self) -> None:
         self._one_scan_at_a_time = trio.Lock()
+        self._shared: dict[Hashable, Shared[Any]] = {}
+        self.dumps = trio.Semaphore(MAX_DUMPS)
+        """Held while a page of a dump is in memory."""
         self.watches = Watches(self.store)
         self.stopping = trio.Event()
         """Set when a stop begins: what would go on for ever is to end."""
@@ -181,7 +196,7 @@ class Node:
         """A page of the map in version order: see `Store.page_by_version`. Raises StorageFailed."""
         return await self.scan(partial(self.store.page_by_version, after, limit, max_bytes))
 
-    async def pages_by_key(self) -> AsyncIterator[Sequence[Record]]:
+    async def pages_by_key(self) -> AsyncGenerator[Sequence[Record]]:
         """The map in key order, page by page; no read transaction outlives a page."""
         after = ""
         while page := await self.scan(
@@ -190,8 +205,16 @@ class Node:
             yield page
             after = page[-1].key
 
+    async def share(self, name: Hashable, run: Callable[[], Awaitable[T]]) -> T:
+        """A run of something costly, for all who ask for that name at the same time: see `shared`."""
+        shared: Shared[T] = self._shared.setdefault(name, Shared())
+        return await shared.get(run)
+
     async def digest(self) -> Digest:
-        """The digest of the whole map; exact if nothing is written meanwhile."""
+        """The digest of the whole map, read after this call; exact if nothing is written meanwhile."""
+        return await self.share("digest", self._read_digest)
+
+    async def _read_digest(self) -> Digest:
         digest, after = EMPTY_DIGEST, ""
 
         def read(after: str, digest: Digest) -> tuple[str | None, Digest]:

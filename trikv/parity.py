@@ -2,7 +2,8 @@
 
 Digests tell (an order-independent hash over key, version and value: see `trikv.digest`). Where
 they differ, both maps are read in version order, page by page, and walked side by side: a record that
-only one side has names a key that differs. Small maps are always compared in full, and shown.
+only one side has names a key that differs. Small maps are always compared in full, and shown. What is
+shown of larger ones, if it is asked for, has a bound in bytes, whatever the number of keys.
 
 What is compared is a moving thing while writes are on their way: a key may count as different merely
 because its record arrived between two pages. Once all is quiet the answer is exact.
@@ -20,13 +21,48 @@ from trikv.link import Link
 from trikv.messages import RESERVED_PREFIX
 from trikv.node import SCAN_BYTES, SCAN_RECORDS, Node
 from trikv.peers import Remote
+from trikv.table import size_of
 from trikv.version import Record, Version
 
-#: Maps up to this many keys are shown in full without being asked for.
+#: Maps up to this many keys, and bytes of keys and values, are shown in full without being asked for.
 SHOWN_KEYS = 1_000
+SHOWN_UNASKED_BYTES = 2**20
+
+#: Bytes of keys and values that are shown in one answer, in equal shares for all replicas.
+SHOWN_BYTES = 16 * 2**20
 
 #: Differing keys are listed up to this many; their number is always given.
 LISTED_KEYS = 100
+
+
+class Shown:
+    """What is shown of a map: the records that come first, up to so many bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.records: dict[str, Record] = {}
+        self._left_bytes = max_bytes
+        self._full = False
+
+    @property
+    def full(self) -> bool:
+        """Whether one did not fit: no further one is taken then."""
+        return self._full
+
+    def add(self, record: Record) -> None:
+        """Take it, if it fits. Of what was written meanwhile, and is read twice, the later stays."""
+        self._full = self._full or size_of(record) > self._left_bytes
+        if not self._full:
+            self._left_bytes -= size_of(record)
+            self.records[record.key] = record
+
+    def left_out(self, records: int) -> int:
+        """How many of so many records are not shown."""
+        return max(records - len(self.records), 0) if self._full else 0
+
+
+def is_small(records: int, size_bytes: int) -> bool:
+    """Whether a map is shown without being asked for."""
+    return records <= SHOWN_KEYS and size_bytes <= SHOWN_UNASKED_BYTES
 
 
 @dataclass(frozen=True)
@@ -38,24 +74,32 @@ class Replica:
     digest: str | None = None
     differing_keys: Sequence[str] = ()
     differing_keys_total: int | None = None
-    data: Sequence[Record] | None = None
+    data: Shown | None = None
     error: str | None = None
 
 
-async def compare(node: Node, own: Digest, link: Link, timeout_s: float, show: bool) -> Replica:
-    """One follower beside this node, whose digest is `own`; with its data if `show`."""
+async def compare(
+    node: Node, own: Digest, link: Link, timeout_s: float, show_bytes: int | None
+) -> Replica:
+    """One follower beside this node, whose digest is `own`; with its data up to `show_bytes`.
+
+    Without such a number only a small map is shown.
+    """
     remote = Remote(node.wires, link.url, timeout_s)
     try:
         summary = await remote.summary()
-        small = max(summary.records, own.records) <= SHOWN_KEYS
+        if show_bytes is None and is_small(
+            max(summary.records, own.records), max(summary.size_bytes, own.size_bytes)
+        ):
+            show_bytes = SHOWN_UNASKED_BYTES
         equal = (summary.records, summary.digest) == (own.records, own.text)
         differing: set[str] = set()
-        data: list[Record] | None = [] if show or small else None
+        data = None if show_bytes is None else Shown(show_bytes)
         if data is not None or not equal:
             # The walk is newer than the digests, which may have been taken a moment apart.
             theirs = _records(remote)
             async with aclosing(_own_records(node)) as ours, aclosing(theirs):
-                differing = await _walk(ours, theirs, data)
+                differing = await _walk(ours, theirs, data, whole=not equal)
                 equal = not differing
     except (PeerFailed, Superseded) as failure:
         return Replica("unreachable", error=failure.detail)
@@ -65,8 +109,7 @@ async def compare(node: Node, own: Digest, link: Link, timeout_s: float, show: b
         digest=summary.digest,
         differing_keys=sorted(differing)[:LISTED_KEYS],
         differing_keys_total=len(differing),
-        # What is written meanwhile may be read twice, the newer record later.
-        data=None if data is None else list({record.key: record for record in data}.values()),
+        data=data,
     )
 
 
@@ -86,15 +129,22 @@ async def _own_records(node: Node) -> AsyncGenerator[Record]:
 
 
 async def _walk(
-    ours: AsyncIterator[Record], theirs: AsyncIterator[Record], data: list[Record] | None
+    ours: AsyncIterator[Record],
+    theirs: AsyncIterator[Record],
+    data: Shown | None,
+    *,
+    whole: bool,
 ) -> set[str]:
     """The keys of records that only one side has; tombstones count as absence on both.
 
-    Appends their live records to `data` on the way.
+    Shows their live records in `data` on the way. Unless it is to be the `whole` map, it goes no further
+    than that takes.
     """
     differing: set[str] = set()
     mine, other = await _next_live(ours), await _next_live(theirs)
     while mine is not None or other is not None:
+        if not whole and (data is None or data.full):
+            break
         step_mine = other is None or (mine is not None and _place(mine) <= _place(other))
         step_other = mine is None or (other is not None and _place(other) <= _place(mine))
         if mine != other:
@@ -102,7 +152,7 @@ async def _walk(
                 r.key for r, step in ((mine, step_mine), (other, step_other)) if r and step
             )
         if step_other and other is not None and data is not None:
-            data.append(other)
+            data.add(other)
         mine = await _next_live(ours) if step_mine else mine
         other = await _next_live(theirs) if step_other else other
     return differing

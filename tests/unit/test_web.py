@@ -6,7 +6,7 @@ What is refused, and how, is in `test_web_bad_input`; how writes travel is in `t
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any
 
@@ -17,10 +17,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support import Cluster, open_cluster, until
 from tests.unit.inprocess import Client, NoAnswer, open_client
-from trikv import __version__
-from trikv.node import SCAN_RECORDS
+from trikv import __version__, parity
+from trikv.node import SCAN_RECORDS, Node
 from trikv.store import Store
 from trikv.version import Entry, Epoch, Record, Version, entries_of
+from trikv.web import admin
 
 
 class Clients:
@@ -514,6 +515,55 @@ async def test_large_maps_are_compared_by_digest_and_shown_on_request(
         shown = await c.leader.get("/admin/replica-status?data=true")
         assert shown["leader"]["data"] == {f"k{i}": i for i in range(1, 1002)}
         assert shown["followers"][0]["data"] == shown["leader"]["data"]
+
+
+async def test_what_is_shown_is_bounded_in_bytes_and_the_rest_is_counted(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "SHOWN_BYTES", 2 * 10_000)
+    monkeypatch.setattr(parity, "SHOWN_UNASKED_BYTES", 5_000)
+    monkeypatch.setattr(admin, "SHOWN_UNASKED_BYTES", 5_000)
+    async with clients(1, write_quorum=1) as c:
+        for index in range(20):
+            await c.leader.put(f"k{index:02}", "x" * 996)  # 1,001 bytes with the key and the quotes
+        told = await c.leader.get("/admin/replica-status")
+        for replica in (told["leader"], *told["followers"]):
+            assert (replica["data"], replica["data_left_out"]) == (None, 0)
+        shown = await c.leader.get("/admin/replica-status?data=true")
+        for replica in (shown["leader"], *shown["followers"]):
+            assert set(replica["data"]) == {f"k{index:02}" for index in range(9)}
+            assert replica["data_left_out"] == 11
+        assert (await c.leader.get("/replica"))["size_bytes"] == 20 * 1001
+        c.followers[0].node.store._writer.execute("DELETE FROM records WHERE key = 'k15'")
+        (other,) = (await c.leader.get("/admin/replica-status?data=true"))["followers"]
+        assert other["differing_keys"] == ["k15"], "it is compared beyond what is shown"
+        assert other["data_left_out"] == 10
+
+
+async def test_many_who_ask_at_the_same_time_cost_one_comparison(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with clients(2, write_quorum=2) as c:
+        await c.leader.put("k", 1)
+        pages: list[Node] = []
+
+        async def pages_by_key(self: Node) -> AsyncGenerator[Sequence[Record]]:
+            pages.append(self)
+            await trio.sleep(1)
+            yield self.store.page_by_key("", 1000, 1000)
+
+        monkeypatch.setattr(Node, "pages_by_key", pages_by_key)
+        answers: list[Any] = []
+
+        async def ask() -> None:
+            answers.append(await c.leader.get("/admin/replica-status"))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(ask)
+        assert len(answers) == 50
+        assert {answer["leader"]["data"]["k"] for answer in answers} == {1}
+        assert len(pages) == 1
 
 
 # -- health, quorum, lag --------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import trio
@@ -15,9 +17,8 @@ from trikv.leader import Leader
 from trikv.link import Link
 from trikv.messages import encode_map
 from trikv.node import Node
-from trikv.parity import SHOWN_KEYS, Replica, compare
+from trikv.parity import SHOWN_BYTES, SHOWN_UNASKED_BYTES, Replica, Shown, compare, is_small
 from trikv.quorum import write_quorum_problem
-from trikv.version import Record
 from trikv.web.exchange import (
     NO_STORE,
     RETRY_AFTER_S,
@@ -135,10 +136,17 @@ async def admit(node: Node, request: Request) -> Answer:
 
 async def replica_status(node: Node, request: Request) -> Answer:
     """`GET /admin/replica-status[?data=true]`: every follower beside the leader."""
+    node.require_leadership()
+    show: bool = parameters(request, data=boolean).get("data", False)
+    return await node.share(("replica-status", show), partial(_compare_all, node, show))
+
+
+async def _compare_all(node: Node, show: bool) -> Answer:
+    """Every follower beside the leader; with the data that there is room for, if `show`."""
     leadership = node.require_leadership()
     leader = leadership.leader
-    show: bool = parameters(request, data=boolean).get("data", False)
     own = await node.digest()
+    show_bytes = SHOWN_BYTES // (len(leader.links) + 1) if show else None
     timeout_s = node.config.request_timeout_s
     replicas: dict[str, Replica] = {}
 
@@ -146,7 +154,7 @@ async def replica_status(node: Node, request: Request) -> Answer:
 
     async def look_at(link: Link) -> None:
         try:
-            replicas[link.url] = await compare(node, own, link, timeout_s, show)
+            replicas[link.url] = await compare(node, own, link, timeout_s, show_bytes)
         except StorageFailed as failure:
             failures.append(failure)
 
@@ -155,7 +163,9 @@ async def replica_status(node: Node, request: Request) -> Answer:
             nursery.start_soon(look_at, link)
     if failures:
         raise failures[0]
-    data = await _own_data(node) if show or own.records <= SHOWN_KEYS else None
+    if show_bytes is None and is_small(own.records, own.size_bytes):
+        show_bytes = SHOWN_UNASKED_BYTES
+    data = None if show_bytes is None else await _own_data(node, show_bytes)
     head = jsonvalue.encode(
         {
             "node_id": node.config.node_id,
@@ -163,6 +173,7 @@ async def replica_status(node: Node, request: Request) -> Answer:
             "write_quorum": leader.write_quorum,
             "records": own.records,
             "digest": own.text,
+            "data_left_out": 0 if data is None else data.left_out(own.records),
         },
         "leader",
     )
@@ -174,8 +185,16 @@ async def replica_status(node: Node, request: Request) -> Answer:
     return Answer(body, headers={"Cache-Control": NO_STORE})
 
 
-async def _own_data(node: Node) -> list[Record]:
-    return [record async for page in node.pages_by_key() for record in page]
+async def _own_data(node: Node, max_bytes: int) -> Shown:
+    shown = Shown(max_bytes)
+    async with aclosing(node.pages_by_key()) as pages:
+        async for page in pages:
+            for record in page:
+                if not record.deleted:
+                    shown.add(record)
+            if shown.full:
+                break
+    return shown
 
 
 def _follower(link: Link, replica: Replica, behind: int) -> str:
@@ -193,13 +212,14 @@ def _follower(link: Link, replica: Replica, behind: int) -> str:
         "differing_keys": list(replica.differing_keys),
         "differing_keys_total": replica.differing_keys_total,
         "error": replica.error,
+        "data_left_out": 0 if replica.data is None else replica.data.left_out(replica.records or 0),
     }
     return _with_data(jsonvalue.encode(told, "follower"), replica.data)
 
 
-def _with_data(encoded: str, data: Sequence[Record] | None) -> str:
+def _with_data(encoded: str, data: Shown | None) -> str:
     """An encoded object with a field `data` more: values are encoded already."""
-    shown = "null" if data is None else f"{{{encode_map(data)}}}"
+    shown = "null" if data is None else f"{{{encode_map(data.records.values())}}}"
     return f'{encoded[:-1]},"data":{shown}}}'
 
 

@@ -305,7 +305,13 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "Every follower, compared with the leader",
         _json("ReplicaStatus"),
         "admin",
-        (Parameter("data", "`true`: all keys and values, whatever their number.", _BOOLEAN),),
+        (
+            Parameter(
+                "data",
+                "`true`: keys and values of large maps, too; up to 16 MiB.",
+                _BOOLEAN,
+            ),
+        ),
         refuses=(*_LEADER, errors.StorageFailed),
     ),
     ("POST", "/admin/lag"): Described(

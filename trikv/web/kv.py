@@ -167,10 +167,11 @@ async def dump(node: Node, request: Request) -> Answer:
 
     async def chunks() -> AsyncIterator[bytes]:
         opening = "{"
-        async for page in node.pages_by_key():
-            if pairs := encode_map(page):
-                yield f"{opening}{pairs}".encode()
-                opening = ","
+        async with node.dumps:
+            async for page in node.pages_by_key():
+                if pairs := encode_map(page):
+                    yield f"{opening}{pairs}".encode()
+                    opening = ","
         yield b"{}" if opening == "{" else b"}"
 
     return Answer(chunks(), headers={"Cache-Control": NO_CACHE})

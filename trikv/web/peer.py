@@ -41,7 +41,10 @@ async def replica(node: Node, request: Request) -> Answer:
     parameters(request)
     digest = await node.digest()
     facts = facts_of(node.store.state)
-    return answer(ReplicaAnswer(records=digest.records, digest=digest.text, **facts))
+    told = ReplicaAnswer(
+        records=digest.records, digest=digest.text, size_bytes=digest.size_bytes, **facts
+    )
+    return answer(told)
 
 
 async def promise(node: Node, request: Request) -> Answer:

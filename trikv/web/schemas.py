@@ -73,7 +73,10 @@ _write = {
     "quorum_met": TRUE,
 }
 _trace = {"trace": ref("Trace")}
-_data = {"data": maybe({"type": "object", "description": "Keys and values."})}
+_data = {
+    "data": maybe({"type": "object", "description": "Keys and values."}),
+    "data_left_out": COUNT,
+}
 
 COMPONENTS: dict[str, Schema] = {
     "Key": {
