@@ -152,10 +152,12 @@ def _collect_less() -> None:
 
 def _say_started(node: Node, port: int) -> None:
     config = node.config
+    url = node.url or local_url(config, port)
     fields: dict[str, object] = {
         "role": config.role,
         "node_id": config.node_id,
-        "url": node.url or local_url(config, port),
+        "url": url,
+        "dashboard": f"{url}/ui",
         "data_dir": config.data_dir or ":memory:",
         "durability": config.durability,
         "epoch": node.epoch,
@@ -175,9 +177,17 @@ def _say_started(node: Node, port: int) -> None:
             hint=f"other users may use these: chmod -R go= {config.data_dir}",
         )
     if config.role == "leader" and config.lag.max_delay_ms > 0:
-        logs.info(
+        logs.warning(
             "lag.simulated",
-            hint="every request to a follower is delayed; MAX_DELAY_MS=0 turns this off",
+            lag_ms=fields["lag_ms"],
+            hint="each write waits so long on its way to a follower; for real use set MAX_DELAY_MS=0",
+        )
+    if config.role == "leader" and 0 < config.write_quorum == len(config.follower_urls):
+        logs.warning(
+            "quorum.fragile",
+            write_quorum=config.write_quorum,
+            followers=len(config.follower_urls),
+            hint="one dead follower stops all writes; for real use set WRITE_QUORUM lower",
         )
 
 

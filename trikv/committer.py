@@ -151,6 +151,10 @@ class Committer:
         self.tally = CommitTally()
         self.after: Callable[[], None] = _nothing_to_do
         """Called when all of a group have been told. It must not wait, nor raise."""
+        self.failed: Callable[[Exception], None] = lambda error: None
+        """Called when a change could not be committed. It must not wait, nor raise."""
+        self.busy_since: float | None = None
+        """When the transaction under way began, in trio's time."""
         self._store = store
         self._run_blocking = run_blocking
         self._disk = disk
@@ -244,7 +248,7 @@ class Committer:
 
     async def _commit_group(self, group: Sequence[_Waiting]) -> None:
         """One transaction for all of them, or one for each. No waiting while the disk is quick."""
-        began = trio.current_time()
+        began = self.busy_since = trio.current_time()
         try:
             await self._run_commit(partial(self._apply, group))
         except (*DatabaseFault, OSError) as error:
@@ -254,6 +258,7 @@ class Committer:
                     await trio.lowlevel.checkpoint()
                 return
             self.tally.failures += 1
+            self.failed(error)
             group[0].error = StorageFailed(f"this node could not commit: {error}")
             self._failed_at = began
             if self._trouble.is_news(str(error)):
@@ -262,6 +267,8 @@ class Committer:
             if self._trouble.goes_on and began >= self._failed_at + RECOVERED_S:
                 self._trouble.over()
                 logs.info("storage.recovered")
+        finally:
+            self.busy_since = None
         self.tally.committed(len(group), trio.current_time() - began)
         for waiting in group:
             waiting.end()

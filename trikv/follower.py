@@ -21,6 +21,7 @@ What it does not know: HTTP, who else follows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import trio
@@ -111,7 +112,7 @@ class Follower:
         self.leader: LeaderName | None = None
         """Whom it follows, as far as it has heard since it started."""
         self.heard_at: float | None = None
-        """When it took the last batch, in trio's time."""
+        """When its leader's last batch came or was taken, in trio's time."""
         self._confirmed: Version | None = None  # as far as its leaders have told since it started
         self.tally = MergeTally()
         self._moved = trio.Event()
@@ -124,6 +125,11 @@ class Follower:
     def ready(self) -> bool:
         """Whether it has been brought in the state of the leader that it has promised."""
         return not self.state.new and self.state.established == self.state.promised
+
+    @property
+    def silent_s(self) -> float:
+        """How long ago it heard its leader; infinity: never since it started."""
+        return math.inf if self.heard_at is None else trio.current_time() - self.heard_at
 
     @property
     def confirmed(self) -> Version | None:
@@ -154,6 +160,8 @@ class Follower:
                 return state, False
             return state, store.purge(PURGE_RECORDS) < PURGE_RECORDS
 
+        if self.leader == batch.leader and batch.epoch == self.state.promised:
+            self.heard_at = trio.current_time()  # a slow disk does not make the leader silent
         if self._changes_nothing(batch):
             await trio.lowlevel.checkpoint()
             state = self.state

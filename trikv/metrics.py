@@ -175,6 +175,11 @@ def _commits(node: Node) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "trikv_commit_failures", "Changes that the disk refused.", value=tally.failures
     )
+    yield _gauge(
+        "trikv_commits_failing",
+        "Whether a commit failed, and none has succeeded since.",
+        node.disk.problem is not None,
+    )
 
 
 def _store(node: Node) -> Iterator[Metric]:

@@ -32,6 +32,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from trikv import readiness
 from trikv.alarm import Alarms, Timer
 from trikv.committer import Committer, DiskWatch, RunBlocking
 from trikv.config import Config
@@ -45,6 +46,7 @@ from trikv.leader import Leader
 from trikv.leadership import Leadership
 from trikv.messages import LeaderName
 from trikv.peers import Candidate
+from trikv.readiness import DiskProbe
 from trikv.shared import Shared
 from trikv.state import NodeState
 from trikv.store import Store
@@ -103,6 +105,7 @@ class Node:
         self.feed = Feed(self, self.now_us)
         self.survey = Survey(self.store, self.scan, self.run_blocking)
         self.loop_delay = LoopDelay()
+        self.disk = DiskProbe(self.committer, self.store, self.run_blocking)
 
     @property
     def leader(self) -> Leader | None:
@@ -155,19 +158,7 @@ class Node:
     @property
     def waiting_for(self) -> list[str]:
         """What keeps the node from doing its work, in words; [] if nothing does."""
-        if self.follower is not None:
-            if self.follower.ready:
-                return []
-            known = self.follower.leader
-            return [f"{known.node_id} to bring it in" if known else "a leader"]
-        if self.leadership is None:
-            return [] if self.takeover is None else self.takeover.waiting_for
-        leader = self.leadership.leader
-        if leader.deposed is not None:
-            return [f"a new start as a follower: {leader.deposed}"]
-        if leader.enough(leader.live_followers):
-            return []
-        return [f"live links: {leader.live_links} of the {leader.write_quorum} that it needs"]
+        return readiness.reasons(self)
 
     async def promise(self, candidate: Candidate) -> NodeState:
         """Promise a candidate's epoch, whatever this node's role: see `follower.promise`."""
@@ -292,6 +283,7 @@ async def open_node(
                 node = Node(config, url, store, committer, Wires(transport), run_blocking, now_us)
                 wires.start_soon(node.survey.run)
                 wires.start_soon(node.feed.run)
+                wires.start_soon(node.disk.run)
                 wires.start_soon(node.empty_buffer_at_rest)
                 if config.role == "leader":
                     node.takeover = _takeover(node, now_us, rng)

@@ -190,6 +190,12 @@ class Store:
         self._writer.executemany(_SET_FACT, changed)
         self.state = state
 
+    def rewrite_state(self) -> None:
+        """Write the state as it is: the smallest change that the disk must take."""
+        self._writer.executemany(
+            _SET_FACT, zip(NodeState._fields, map(str, self.state), strict=True)
+        )
+
     def current(self, key: str) -> Record | None:
         """The same as `get` as this transaction sees it."""
         buffered = self._buffer.current(key)

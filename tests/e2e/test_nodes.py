@@ -251,8 +251,11 @@ def test_the_start_up_line_says_role_url_quorum_lag_and_data_directory(tmp_path:
             "write_quorum=1",
             "lag_ms=0-7",
             f"data_dir={nodes.leader.data_dir}",
+            f"dashboard={nodes.leader.url}/ui",
         ):
             assert part in started
+        assert "WARNING quorum.fragile write_quorum=1 followers=1" in log  # and two traps are told
+        assert "WARNING lag.simulated lag_ms=0-7" in log
         assert len(log.splitlines()) < 15, log  # quiet at INFO, however many writes
 
 

@@ -449,8 +449,8 @@ def test_an_error_that_nobody_foresaw_is_answered_and_logged(
 def test_a_slow_head_a_slow_body_and_an_idle_connection_end_as_on_hypercorn() -> None:
     async def main() -> None:
         for pieces, most_s in (
-            ([b""], 71),
-            ([b"GET /kv/a HT"], 76),
+            ([b""], 101),
+            ([b"GET /kv/a HT"], 106),
             ([ask("PUT", "/kv/a", value(1))[:-3]], 105),
         ):
             heard, took = [], []

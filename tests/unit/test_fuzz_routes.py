@@ -84,6 +84,7 @@ PARAMETERS: Mapping[str, st.SearchStrategy[str]] = {
     **_read,
     "trace": st.sampled_from(["true", "false"]),
     "ready": st.sampled_from(["true", "false"]),
+    "leads": st.sampled_from(["true", "false"]),
     "data": st.sampled_from(["true", "false"]),
     "consistency": st.sampled_from(["local", "linearizable"]),
     "prefix": fuzz.key_texts,
@@ -99,7 +100,8 @@ QUERIES: Mapping[str, Sequence[str]] = {
     "GET /kv": ["prefix", "after", "limit", *_read],
     "GET /watch": ["prefix", "after"],
     "GET /replica/records": ["after", "limit", "epoch"],
-    "GET /health": ["ready"],
+    "GET /health": ["ready", "leads"],
+    "GET /": [],
     "GET /metrics": [],
     "GET /events": [],
     **{f"GET /{name}": [] for name in ("ui", "ui/{file}", "openapi.json", "docs")},
@@ -340,8 +342,11 @@ def check_answer(asked: Asked, answer: Answered) -> str | None:
     kind = answer.headers.get("content-type")
     assert re.fullmatch("[!-~]{1,128}", answer.headers.get("x-request-id", "none")), answer
     if asked.method.upper() == "HEAD":
-        assert answer.status in {200, *CODES.values()} - {500}
+        assert answer.status in {200, 307, *CODES.values()} - {500}
         return None if answer.status == 200 else "?"
+    if answer.status == 307:
+        assert (answer.headers["location"], asked.target.partition(b"?")[0]) == ("ui", b"/")
+        return None
     if (answer.status, kind) == (200, "text/event-stream"):
         assert asked.target.startswith((b"/watch", b"/events")), answer
         return None

@@ -113,6 +113,9 @@ async def test_every_parameter_of_the_query_is_described(
     route: Route, autojump_clock: MockClock
 ) -> None:
     """A handler that is asked with an unknown parameter tells those that it knows."""
+    if route.path == "/health":  # which ignores unknown ones
+        assert [one.name for one in DESCRIBED["GET", "/health"].parameters] == ["ready", "leads"]
+        return
     async with open_cluster(1, write_quorum=1) as cluster:
         follower = next(iter(cluster.followers.values()))
         node = follower if route.path == "/replicate" else cluster.node

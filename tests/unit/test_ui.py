@@ -201,3 +201,9 @@ def test_text_can_be_read_on_every_ground(scheme: str) -> None:
     assert {name for name, ratio in marks.items() if ratio < 2} == set()
     assert marks["edge"] >= 3
     assert marks["focus"] >= 3
+
+
+async def test_the_root_leads_to_the_dashboard_by_a_relative_path() -> None:
+    async with open_cluster(1) as cluster:
+        given = await call(cluster.node, "GET", "/")
+    assert (given.status, given.headers["Location"]) == (307, "ui")

@@ -37,7 +37,7 @@ MAX_CONNECTIONS = 200
 #: The same through a transport that was given: as many as httpx's own take unless told otherwise.
 MAX_GIVEN_CONNECTIONS = 100
 
-#: Shorter than a node's own (60 s), so that a reused connection does not race its closing.
+#: Shorter than a node's own (90 s), so that a reused connection does not race its closing.
 KEEPALIVE_S = 30.0
 
 #: Closing a connection waits for nothing, except for the end of TLS.

@@ -31,8 +31,12 @@ from trikv.web.exchange import (
 
 
 async def health(node: Node, request: Request) -> Answer:
-    """`GET /health[?ready=true]`: alive, and on request whether it can serve."""
-    asked = parameters(request, ready=boolean)
+    """`GET /health[?ready=true][&leads=true]`: alive, and on request whether it can serve, or leads.
+
+    Other parameters are ignored: some health checks add one.
+    """
+    known = {name: text for name, text in request.query.items() if name in ("ready", "leads")}
+    asked = parameters(request._replace(query=known), ready=boolean, leads=boolean)
     waiting_for = node.waiting_for
     ready = not waiting_for
     told: dict[str, Any] = {
@@ -75,7 +79,8 @@ async def health(node: Node, request: Request) -> Answer:
         told["leader"] = node.follower.leader
         heard_at = node.follower.heard_at or trio.current_time()
         told["leader_heard_ms"] = round((trio.current_time() - heard_at) * 1000)
-    if asked.get("ready") and not ready:
+    lacks = (asked.get("ready") and not ready) or (asked.get("leads") and not told.get("leads"))
+    if lacks:
         return answer(told, 503, **{"Retry-After": str(RETRY_AFTER_S)})
     return answer(told)
 

@@ -275,7 +275,10 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "Alive, and on request whether it can serve",
         _json("Health"),
         "admin",
-        (Parameter("ready", "`true`: 503 while it waits for something.", _BOOLEAN),),
+        (
+            Parameter("ready", "`true`: 503 while it waits for something.", _BOOLEAN),
+            Parameter("leads", "`true`: 503 unless it leads, for load balancers.", _BOOLEAN),
+        ),
         statuses=(200, 503),
     ),
     ("GET", "/metrics"): Described(
@@ -348,6 +351,14 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "pages",
         refuses=(errors.Overloaded,),
     ),
+    ("GET", "/"): Described(
+        "getRoot",
+        "To the dashboard",
+        {"text/plain": TEXT},
+        "pages",
+        headers=("Location",),
+        statuses=(307,),
+    ),
     ("GET", "/ui"): Described(
         "getDashboard",
         "The dashboard",
@@ -388,7 +399,7 @@ HEADERS: dict[str, tuple[str, Schema]] = {
     "ETag": ("The version, in quotes.", TEXT),
     "Server-Timing": ("With `trace=true`: what happened on the way.", TEXT),
     "Retry-After": ("When to come back, in seconds.", COUNT),
-    "Location": ("The same at the leader, if its URL is known.", TEXT),
+    "Location": ("Where to ask instead: the leader, if its URL is known.", TEXT),
     "Cache-Control": (
         "`no-cache`: a cache may keep it, and asks before each use; `no-store`: none may.",
         one_of("no-cache", "no-store"),

@@ -1,4 +1,5 @@
-"""The dashboard's files, `GET /ui`: a page that a browser draws, and no more than its files.
+"""The dashboard's files, `GET /ui`, to which `GET /` leads: a page that a browser draws, and no
+more than its files.
 
 Rules
 - The files are read once, when this module is: a fixed table from name to content. What a request names
@@ -53,6 +54,14 @@ def _read_files() -> Mapping[str, Answer]:
 
 
 FILES = _read_files()
+
+
+async def root(node: Node, request: Request) -> Answer:
+    """`GET /`: to the dashboard. Relative, as the node may be known elsewhere by another path."""
+    parameters(request)
+    return Answer(
+        b"", 307, {"Location": "ui", "Cache-Control": "no-store"}, "text/plain; charset=utf-8"
+    )
 
 
 async def page(node: Node, request: Request) -> Answer:

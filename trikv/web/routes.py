@@ -81,6 +81,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/admin/partition", admin.partition, _small_body),
     Route("POST", "/admin/admit", admin.admit, _small_body),
     Route("GET", "/events", events.events),
+    Route("GET", "/", pages.root),
     Route("GET", "/ui", pages.page),
     Route("GET", "/ui/{file}", pages.page_file),
     Route("GET", "/openapi.json", manual.openapi),

@@ -39,7 +39,6 @@ from trikv.bytestream import ByteStream
 from trikv.config import Config
 from trikv.errors import SettingError
 from trikv.node import Node
-from trikv.transport import KEEPALIVE_EXPIRY_S
 from trikv.web.app import create_app
 from trikv.web.exchange import Answer
 from trikv.web.fastlane import AccessLog, FastLane
@@ -57,6 +56,10 @@ ACCEPTED_AT_ONCE = 100
 
 #: Where the system is to choose a port that is free at several addresses, so many are tried.
 PORT_TRIES = 20
+
+#: How long a connection may be idle: longer than nginx and load balancers keep one (60 s), and our own
+#: clients (30 s), so that whoever uses one again does not race its closing here.
+KEEPALIVE_S = 90
 
 
 async def listen(config: Config) -> tuple[list[trio.SocketListener], int]:
@@ -215,7 +218,7 @@ async def _accept(
 
 def _hypercorn_config() -> HypercornConfig:
     config = HypercornConfig()
-    config.keep_alive_timeout = 2 * int(KEEPALIVE_EXPIRY_S)
+    config.keep_alive_timeout = KEEPALIVE_S
     config.keep_alive_max_requests = 2**31  # closing under a busy client gains nothing
     config.h11_max_incomplete_size = MAX_HEAD_BYTES
     config.include_server_header = False
