@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from loadgen.check import plan
 from loadgen.check.plan import CheckPlan
 from loadgen.cluster import FOLLOWERS
 from loadgen.results import LAB_LAG
 from loadgen.theory import UniformLag
+from trikv.urls import base_url, without_secrets
 
 QUICK_LAG = UniformLag(0, 50)
 
@@ -350,16 +350,10 @@ def lag_range(text: str) -> UniformLag:
 
 def leader_url(text: str) -> str:
     """`http://HOST:PORT` or `https://…`, and nothing behind it."""
-    expected = f"{text!r}: expected the URL of the leader, e.g. http://127.0.0.1:8000"
     try:
-        parts = urlsplit(text)
-        port_ok = parts.port is None or parts.port > 0
-        (parts.hostname or "").encode("idna")  # no resolver takes an empty part, or one of over 63
-    except ValueError:
-        raise argparse.ArgumentTypeError(expected) from None
-    rest = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_ok or rest:
-        raise argparse.ArgumentTypeError(expected)
-    if re.search(r"[\s\\<>\"{}|^`]", text):
-        raise argparse.ArgumentTypeError(expected)
-    return f"{parts.scheme}://{parts.netloc}"
+        return base_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{without_secrets(text)!r}: expected the URL of the leader, "
+            f"e.g. http://127.0.0.1:8000: {error}"
+        ) from None

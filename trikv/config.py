@@ -15,13 +15,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast
-from urllib.parse import urlsplit
 
 from trikv.database import Durability
 from trikv.errors import SettingError
 from trikv.lag import MAX_DELAY_MS, LagRange
 from trikv.messages import LARGEST_VALUE_BYTES
 from trikv.quorum import default_write_quorum, write_quorum_problem
+from trikv.urls import base_url, check_host, without_secrets
 
 T = TypeVar("T")
 
@@ -83,34 +83,8 @@ def _node_id(text: str) -> str:
 def _host(text: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9.:_-]{1,253}|\[[0-9a-fA-F:.]+\]", text) is None:
         raise ValueError
-    check_labels(text.strip("[]"))
+    check_host(text.strip("[]"))
     return text.strip("[]")
-
-
-def check_labels(host: str) -> None:
-    """Raises ValueError for a name that no resolver takes: a part of it is empty, or over 63 bytes."""
-    host.encode("idna")
-
-
-def base_url(text: str) -> str:
-    """`http://host:port` in one spelling. Raises ValueError for anything that is not a base URL."""
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise ValueError
-    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.port == 0:
-        raise ValueError
-    if re.fullmatch(r"[A-Za-z0-9._-]+|[0-9a-fA-F:.]+", parts.hostname) is None:
-        raise ValueError
-    check_labels(parts.hostname)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    port = "" if parts.port is None else f":{parts.port}"
-    return f"{parts.scheme}://{host}{port}"
-
-
-def without_secrets(text: str) -> str:
-    """A text to be shown in which a URL may stand: without its user, password and query."""
-    _, at, rest = text.rpartition("@")
-    return re.sub(r"[?#].*", "?***", f"***@{rest}" if at else text, flags=re.DOTALL)
 
 
 def _directory(text: str) -> str:

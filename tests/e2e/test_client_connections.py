@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from typing import Any
 
 import anyio
 import httpx
@@ -20,6 +21,7 @@ import pytest
 from trikv.client import (
     Client,
     ClientError,
+    InvalidRequest,
     OutcomeUnknown,
     SyncClient,
     Unavailable,
@@ -76,16 +78,16 @@ def read_request(connection: socket.socket) -> bytes:
     return request
 
 
-def run(shell: str, nodes: list[str], *, timeout_s: float = 5.0) -> None:
+def run(shell: str, nodes: list[str], *, timeout_s: float = 5.0, value: Any = 1) -> None:
     """One put, on real sockets."""
     if shell == "sync":
         with SyncClient(nodes, timeout_s=timeout_s) as client:
-            client.put("k", 1)
+            client.put("k", value)
         return
 
     async def put() -> None:
         async with Client(nodes, timeout_s=timeout_s) as client:
-            await client.put("k", 1)
+            await client.put("k", value)
 
     anyio.run(put, backend=shell)
 
@@ -444,3 +446,52 @@ def test_answers_that_a_given_transport_makes_whole_give_their_slots_back(
                     await client.put("k", 1)
 
     anyio.run(scenario, backend=shell)
+
+
+TOO_LARGE = (
+    b"HTTP/1.1 413 x\r\ncontent-type: application/problem+json\r\ncontent-length: 61\r\n"
+    b"connection: close\r\n\r\n"
+    b'{"type":"urn:trikv:problem:too_large","code":"too_large"}    '
+)
+
+
+def _refuse_early(connection: socket.socket, *, reads_on: bool) -> None:
+    """Answer once the head is there, as a node does that will not read so large a body."""
+    connection.recv(1000)
+    connection.sendall(TOO_LARGE)
+    if reads_on:
+        connection.shutdown(socket.SHUT_WR)
+        with suppress(OSError):
+            while connection.recv(2**20):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("shell", "reads_on"),
+    [
+        ("trio", False),
+        ("sync", False),
+        ("trio", True),
+        ("asyncio", True),  # its transport reads no more once sending has failed
+        ("sync", True),
+    ],
+)
+def test_an_answer_that_came_before_all_was_sent_is_read(shell: str, reads_on: bool) -> None:
+    value = "x" * 15_000_000
+
+    def serve(connection: socket.socket) -> None:
+        _refuse_early(connection, reads_on=reads_on)
+
+    with listening(serve) as url, pytest.raises(InvalidRequest) as caught:
+        run(shell, [url], value=value)
+    assert (caught.value.code, caught.value.status) == ("too_large", 413)
+
+
+@shells
+def test_a_call_may_take_for_ever(shell: str) -> None:
+    def answer(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(CONFLICT)
+
+    with listening(answer) as url, pytest.raises(VersionConflict):
+        run(shell, [url], timeout_s=float("inf"))

@@ -13,13 +13,12 @@ from trikv.config import (
     MAX_FOLLOWERS,
     SETTINGS,
     Config,
-    base_url,
     reachable_url,
     read_config,
-    without_secrets,
 )
 from trikv.errors import SettingError
 from trikv.lag import LagRange
+from trikv.urls import base_url, without_secrets
 
 FIVE = ",".join(f"http://follower{i}:8000" for i in range(1, 6))
 MANY = ",".join(f"http://f{i}" for i in range(MAX_FOLLOWERS + 1))

@@ -33,7 +33,7 @@ from tests.unit.fuzzing import bodies_like, examples, odd_texts, shaped
 from tests.unit.strategies import close_versions
 from tests.unit.strategies import entries as any_entries
 from trikv import bodies, configuration, glance, jsonvalue, messages
-from trikv.config import SETTINGS, base_url, read_config
+from trikv.config import SETTINGS, read_config
 from trikv.database import FILE_NAME, LOCK_NAME
 from trikv.errors import (
     BadRequest,
@@ -52,6 +52,7 @@ from trikv.peers import Candidate, Remote, decode_reply
 from trikv.state import NodeState, facts_of, state_of
 from trikv.store import Store
 from trikv.transport import HttpTransport, Reply
+from trikv.urls import base_url
 from trikv.version import (
     MAX_EPOCH_NUMBER,
     MAX_TIMESTAMP_US,

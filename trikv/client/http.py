@@ -20,6 +20,9 @@ from trikv.errors import error_text
 #: A node that is up takes a connection at once; one that is gone may not even refuse it.
 CONNECT_S = 2.0
 
+#: The system has no timeouts without end, which a call may have: ten days will do for one of its steps.
+LONGEST_S = 1e6
+
 #: What httpx raises before anything was sent, whatever the transport.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -63,7 +66,8 @@ class Departure:
 
 def timeouts(send: Send) -> httpx.Timeout:
     """For one attempt; connecting is the one thing that has a bound of its own."""
-    return httpx.Timeout(send.timeout_s, connect=min(CONNECT_S, send.timeout_s))
+    timeout_s = min(send.timeout_s, LONGEST_S)
+    return httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
 
 
 #: For a stream, whose silence is the watch's business.

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+
+from trikv.urls import base_url, without_secrets
 
 #: A node that was not reached is asked after all others for so long.
 AVOID_S = 5.0
@@ -24,21 +25,15 @@ AVOID_S = 5.0
 
 def node_url(text: str) -> str:
     """A node's URL in one form: `http://host:port`; the scheme may be left out. Raises ValueError."""
-    parts = urlsplit(text if "://" in text else f"http://{text}")
+    if not isinstance(text, str):
+        raise TypeError(f"nodes: expected a URL as a str, got {type(text).__name__}")
     try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or port == -1
-        or parts.path not in ("", "/")
-        or parts.query
-        or parts.fragment
-    ):
-        raise ValueError(f"a node's URL looks like http://host:port, not {text!r}")
-    return f"{parts.scheme}://{parts.netloc}"
+        return base_url(text if "://" in text else f"http://{text}")
+    except ValueError as error:
+        shown = without_secrets(text)
+        raise ValueError(
+            f"a node's URL looks like http://host:port, not {shown!r:.100}: {error}"
+        ) from None
 
 
 class Nodes:

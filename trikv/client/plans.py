@@ -171,6 +171,8 @@ class Plans:
                     field=f"{place}.{error.field}",
                     key=operation.key,
                 ) from None
+            except TypeError as error:
+                raise TypeError(f"operations[{index}]: {error}") from None
         repeatable = any(operation.if_version is not None for operation in operations)
         absent = any(isinstance(operation, Put) and operation.if_absent for operation in operations)
         written = [operation.key for operation in operations if not isinstance(operation, Delete)]

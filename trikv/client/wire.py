@@ -13,6 +13,7 @@ Pure.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -24,11 +25,19 @@ from trikv import jsonvalue
 from trikv.client.errors import InvalidRequest, OutcomeUnknown, Refused, VersionConflict
 from trikv.client.model import Delete, Item, Operation, Put
 from trikv.errors import TrikvError
-from trikv.messages import check_key, check_key_bytes
+from trikv.messages import (
+    LARGEST_VALUE_BYTES,
+    MAX_BATCH_BYTES,
+    check_key,
+    check_key_bytes,
+)
 from trikv.version import Version
 
 #: No answer is larger: a page of a list is bounded well below, and a value to 16 MiB.
 MAX_ANSWER_BYTES = 64 * 2**20
+
+#: No node takes a larger batch: one value beyond its bound, and the frames of 1000 operations.
+MAX_BATCH_BODY_BYTES = MAX_BATCH_BYTES + LARGEST_VALUE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,18 +245,59 @@ def checked_version(text: str, name: str) -> str:
 
 
 def encoded(value: Any) -> str:
-    """A value as compact JSON. Raises InvalidRequest if JSON cannot carry it."""
+    """A value as compact JSON. Raises InvalidRequest if JSON cannot carry it, or no node takes it."""
     try:
-        return jsonvalue.encode(value, "value")
+        check_comes_back(value)
+        text = jsonvalue.encode(value, "value")
     except told.TrikvError as error:
-        detail = error.detail
+        raise InvalidRequest(error.detail, code=told.InvalidBody.code, field="value") from None
     except (TypeError, ValueError) as error:
         detail = f"value: JSON cannot carry it: {error}"
-    raise InvalidRequest(detail, code=told.InvalidBody.code, field="value")
+        raise InvalidRequest(detail, code=told.InvalidBody.code, field="value") from None
+    if len(text) > LARGEST_VALUE_BYTES or jsonvalue.size_of(text) > LARGEST_VALUE_BYTES:
+        raise _too_large("value", LARGEST_VALUE_BYTES, jsonvalue.size_of(text))
+    return text
+
+
+def check_comes_back(value: Any) -> None:
+    """Raise ValueError unless JSON gives back something equal: json takes tuples for lists, makes text
+    of the keys of a dict, and drops what an enumeration is.
+
+    How deep it nests, and surrogates, are the business of `jsonvalue.encode`.
+    """
+    level = [("", value)]
+    for _ in range(jsonvalue.MAX_DEPTH + 1):
+        nested: list[tuple[str, Any]] = []
+        for place, one in level:
+            if isinstance(one, Enum) or not isinstance(one, _CARRIED):
+                kind = type(one).__name__
+                expected = "expected None, bool, int, float, str, or a list or dict of them"
+                raise ValueError(f"value{place}: {expected}, not {kind}")
+            if isinstance(one, float) and not math.isfinite(one):
+                raise ValueError(f"value{place}: expected a finite number, not {one}")
+            if isinstance(one, dict):
+                for key in one:
+                    if not isinstance(key, str) or isinstance(key, Enum):
+                        kind = type(key).__name__
+                        raise ValueError(f"value{place}: expected str as keys, not {kind}")
+                nested += ((f"{place}[{key!r:.40}]", child) for key, child in one.items())
+            elif isinstance(one, list):
+                nested += ((f"{place}[{index}]", child) for index, child in enumerate(one))
+        level = nested
+
+
+_CARRIED = (str, int, float, bool, type(None), list, dict)
+
+
+def _too_large(field: str, most: int, size: int) -> InvalidRequest:
+    detail = f"{field}: expected at most {most} bytes of JSON, got {size}"
+    return InvalidRequest(detail, code=told.TooLarge.code, field=field)
 
 
 def checked_key(key: str) -> str:
-    """Raises InvalidRequest unless it can be a key."""
+    """Raises InvalidRequest unless it can be a key, TypeError if it is no text."""
+    if not isinstance(key, str):
+        raise TypeError(f"key: expected a str, got {type(key).__name__}")
     try:
         check_key(key)
     except told.InvalidKey as error:
@@ -257,7 +307,9 @@ def checked_key(key: str) -> str:
 
 
 def checked_prefix(prefix: str) -> str:
-    """Raises InvalidRequest unless a key may begin so."""
+    """Raises InvalidRequest unless a key may begin so, TypeError if it is no text."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix: expected a str, got {type(prefix).__name__}")
     try:
         if prefix:
             check_key_bytes(prefix, "prefix")
@@ -304,7 +356,9 @@ def preconditions(if_version: str | None, if_absent: bool, if_present: bool) -> 
 
 
 def operation_text(operation: Operation) -> str:
-    """One operation of a batch as JSON. Raises InvalidRequest."""
+    """One operation of a batch as JSON. Raises InvalidRequest, TypeError."""
+    if not isinstance(operation, Put | Delete):
+        raise TypeError(f"expected a Put or a Delete, got {type(operation).__name__}")
     key = jsonvalue.encode_string(checked_key(operation.key))
     version: str | None = None
     if operation.if_version is not None:
@@ -320,8 +374,10 @@ def operation_text(operation: Operation) -> str:
 
 
 def batch_request(texts: Sequence[str]) -> Request:
-    """`POST /batch` of operations as JSON."""
+    """`POST /batch` of operations as JSON. Raises InvalidRequest."""
     body = f'{{"operations":[{",".join(texts)}]}}'.encode()
+    if len(body) > MAX_BATCH_BODY_BYTES:
+        raise _too_large("operations", MAX_BATCH_BODY_BYTES, len(body))
     return Request("POST", "/batch", body, {"content-type": "application/json"})
 
 

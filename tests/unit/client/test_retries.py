@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 import gc
 import json
 import random
+import re
 import subprocess
 import sys
-from typing import Any
+from collections import OrderedDict
+from typing import Any, NamedTuple, cast
 
 import httpx
 import pytest
@@ -33,8 +36,10 @@ from tests.unit.test_docs import NEVER_ANSWERED, errors
 from trikv.client import (
     Client,
     ClientError,
+    Delete,
     InvalidRequest,
     OutcomeUnknown,
+    Put,
     Refused,
     Unavailable,
     VersionConflict,
@@ -42,6 +47,7 @@ from trikv.client import (
 from trikv.client.calls import Call
 from trikv.client.nodes import Nodes
 from trikv.client.wire import Answer, Request
+from trikv.urls import base_url
 
 V1, V2, V3 = "1.aa-1000", "1.aa-2000", "2.bb-3000"
 CONNECT = httpx.ConnectError("refused")
@@ -463,6 +469,26 @@ def test_a_session_reads_what_it_wrote_and_does_not_go_back(shell: Shell) -> Non
 # -- what is refused before it is sent ----------------------------------------------------------------
 
 
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Name(enum.StrEnum):
+    ADA = "ada"
+
+
+class Place(NamedTuple):
+    x: int
+    y: int
+
+
+def ring() -> list[Any]:
+    """A list that holds itself."""
+    inner: list[Any] = []
+    inner.append(inner)
+    return inner
+
+
 @per_shell
 @pytest.mark.parametrize(
     ("key", "value", "more", "code"),
@@ -475,10 +501,25 @@ def test_a_session_reads_what_it_wrote_and_does_not_go_back(shell: Shell) -> Non
         ("k", object(), {}, "invalid_body"),
         ("k", "\ud800", {}, "invalid_body"),
         ("k", {"a": {1, 2}}, {}, "invalid_body"),
+        ("k", {1: "a"}, {}, "invalid_body"),
+        ("k", [{"a": [{True: 1}]}], {}, "invalid_body"),
+        ("k", {None: 1}, {}, "invalid_body"),
+        ("k", (1, 2), {}, "invalid_body"),
+        ("k", {"a": [(1,)]}, {}, "invalid_body"),
+        ("k", {"\ud800": 1}, {}, "invalid_body"),
+        ("k", [float("inf")], {}, "invalid_body"),
+        ("k", Level.HIGH, {}, "invalid_body"),
+        ("k", [Name.ADA], {}, "invalid_body"),
+        ("k", {Name.ADA: 1}, {}, "invalid_body"),
+        ("k", Place(1, 2), {}, "invalid_body"),
+        ("k", b"x", {}, "invalid_body"),
+        ("k", 10**5000, {}, "invalid_body"),
+        ("k", ring(), {}, "invalid_body"),
+        ("k", "x" * 2**24, {}, "too_large"),
         ("k", 1, {"if_version": "7"}, "invalid_parameter"),
         ("k", 1, {"if_version": V1, "if_absent": True}, "invalid_parameter"),
     ],
-    ids=str,
+    ids=lambda one: str(one)[:40] if isinstance(one, str) else type(one).__name__,
 )
 def test_what_cannot_be_said_is_not_sent(
     shell: Shell, key: str, value: Any, more: dict[str, Any], code: str
@@ -488,6 +529,60 @@ def test_what_cannot_be_said_is_not_sent(
             await client.put(key, value, **more)
         assert caught.value.code == code
         assert isinstance(caught.value, ValueError)
+
+    play(shell, scenario, Wire(script()))
+
+
+@per_shell
+def test_where_a_value_cannot_be_carried_is_told(shell: Shell) -> None:
+    async def scenario(client: Client) -> None:
+        with pytest.raises(InvalidRequest, match=re.escape("value['a'][1]['b']: expected None")):
+            await client.put("k", {"a": [0, {"b": (1,)}]})
+        with pytest.raises(InvalidRequest, match=re.escape("operations[1].value: JSON")) as caught:
+            await client.batch([Delete("k"), Put("l", {1: 1})])
+        assert (caught.value.field, caught.value.key) == ("operations[1].value", "l")
+        with pytest.raises(InvalidRequest, match="operations: expected at most") as caught:
+            await client.batch([Put(key, "x" * 2**23) for key in "abc"])
+        assert caught.value.code == "too_large"
+
+    play(shell, scenario, Wire(script()))
+
+
+@per_shell
+def test_what_json_gives_back_equal_is_sent(shell: Shell) -> None:
+    value = OrderedDict(a=[1, 1.5, None, True, -0.0, 10**100], b={"": {}}, c=[], d="ä\u2028")
+
+    async def scenario(client: Client) -> None:
+        await client.put("k", value)
+
+    wire = Wire(script(a=[written(V1)]))
+    play(shell, scenario, wire)
+    assert wire.seen[0].json() == {"value": value}
+
+
+@per_shell
+@pytest.mark.parametrize("key", [5, None, b"k", ["k"]], ids=repr)
+def test_a_key_that_is_no_text_is_a_type_error_that_names_it(shell: Shell, key: Any) -> None:
+    async def scenario(client: Client) -> None:
+        kind = type(key).__name__
+        for one in (client, client.session()):
+            for call in (
+                one.get(key),
+                one.get(key, consistency="local"),
+                one.put(key, 1),
+                one.delete(key),
+            ):
+                with pytest.raises(TypeError, match=f"^key: expected a str, got {kind}"):
+                    await call
+            for operation in (Put(key, 1), Delete(key)):
+                with pytest.raises(TypeError, match=r"^operations\[0\]: key: expected a str"):
+                    await one.batch([operation])
+            with pytest.raises(TypeError, match=r"^operations\[0\]: expected a Put or a Delete"):
+                await one.batch([key])
+            with pytest.raises(TypeError, match=r"^prefix: expected a str"):
+                _ = [item async for item in one.list(key)]
+            with pytest.raises(TypeError, match=r"^prefix: expected a str"):
+                one.watch(key)
 
     play(shell, scenario, Wire(script()))
 
@@ -505,11 +600,66 @@ def test_a_conflict_tells_the_version_that_the_key_has(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    "nodes", [[], "", "ftp://a", "http://", "http://a:x", "http://a/kv", "http://a?x=1"], ids=str
+    ("nodes", "why"),
+    [
+        ([], "one node at least"),
+        ("", "no host"),
+        ("ftp://a", "http:// or https://"),
+        ("http://", "no host"),
+        ("http://:80", "no host"),
+        ("http://a:x", "a port from 1 to 65535"),
+        ("http://a:0", "a port from 1 to 65535"),
+        ("http://a:65536", "a port from 1 to 65535"),
+        ("a:123456", "a port from 1 to 65535"),
+        ("http://a/kv", "nothing behind the port"),
+        ("http://a?x=1", "nothing behind the port"),
+        ("http://a#", "nothing behind the port"),
+        ("http://a..b", "1 to 63 between two dots"),
+        ("http://.", "1 to 63 between two dots"),
+        (f"http://{'a' * 64}", "1 to 63 between two dots"),
+        (f"http://{'a.' * 127}", "253 characters"),
+        ("http://a b", "a blank"),
+        (" http://a", "a blank"),
+        ("http://a\n", "a blank"),
+        ("http://xn--a", "no encoded name"),
+        ("http://a.xn--", "no encoded name"),
+        ("http://\u00e4", "ASCII"),
+        ("http://user:secret@a", "a user"),
+        ("http://[fe80::1%25eth0]:80", "no zone"),
+        ("http://[::g]", "host"),
+        ("http://[1::2::3]", "no IPv6 address"),
+        ("http://[::1", "expected"),
+        ("http://%61", "escaped"),
+        ("http://a\\b", "host name"),
+    ],
+    ids=str,
 )
-def test_nodes_that_are_none_are_refused(nodes: Any) -> None:
-    with pytest.raises(ValueError, match="URL"):
+def test_nodes_that_are_none_are_refused(nodes: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=why) as caught:
         Client(nodes)
+    assert "URL" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_node_that_is_no_text_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="expected a URL as a str, got int"):
+        Client(cast(Any, [8000]))
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("a", "http://a"),
+        ("A:08000/", "http://a:8000"),
+        ("HTTPS://xn--bcher-kva.example.:443", "https://xn--bcher-kva.example.:443"),
+        ("node_1", "http://node_1"),
+        ("[::1]:80", "http://[::1]:80"),
+    ],
+)
+def test_nodes_have_one_spelling_and_the_settings_have_the_same(given: str, url: str) -> None:
+    assert Nodes(given, random.Random(0)).urls == (url,)
+    assert base_url(url) == url
+    assert httpx.URL(url).host  # httpx looks into it, and raised for some
 
 
 @per_shell
