@@ -9,6 +9,7 @@ printed first.
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -235,6 +236,8 @@ def test_the_profile_adds_prometheus_and_grafana_and_nothing_else(project: Proje
     )
     for name in ("prometheus", "grafana"):
         service = json.loads(told)["services"][name]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
         assert {port["host_ip"] for port in service["ports"]} == {"127.0.0.1"}
         for volume in service["volumes"]:
             assert Path(volume["source"]).exists(), volume
@@ -245,6 +248,40 @@ def test_no_node_runs_as_root(cluster: Project) -> None:
     for service in sorted(SERVICES):
         uid = cluster.compose("exec", "-T", service, "id", "-u", timeout_seconds=30).strip()
         assert uid == "10001", service
+
+
+def test_a_node_can_do_nothing_that_it_need_not(cluster: Project) -> None:
+    for service, container in cluster.containers().items():
+        host = container["HostConfig"]
+        assert host["CapDrop"] == ["ALL"], service
+        assert host["ReadonlyRootfs"] is True, service
+        assert host["SecurityOpt"] == ["no-new-privileges:true"], service
+        assert 0 < host["Memory"] <= 2 * 2**30, service
+        assert 0 < host["PidsLimit"] <= 256, service
+        look = (
+            "exec 2>&1; grep -E 'CapEff|NoNewPrivs' /proc/1/status; ls -ld /data;"
+            " touch /tmp/x /var/tmp/x /opt/x /x; true"
+        )
+        said = cluster.compose("exec", "-T", service, "sh", "-c", look, timeout_seconds=30)
+        assert re.search(r"^CapEff:\t0+$", said, re.MULTILINE), said
+        assert "NoNewPrivs:\t1" in said
+        assert said.count("Read-only file system") == 4, said
+        assert "\ndrwx------" in said
+
+
+def test_process_1_hears_a_sigterm_as_soon_as_it_is_up(cluster: Project) -> None:
+    containers = cluster.containers()
+    name = containers["follower5"]["Id"]
+    for delay_seconds in (0.2, 0.4, 0.8):
+        run("docker", "stop", "--time", "10", name)
+        run("docker", "start", name)
+        time.sleep(delay_seconds)
+        began = time.monotonic()
+        run("docker", "stop", "--time", "10", name)
+        assert time.monotonic() - began < 9, "it was killed"
+        (state,) = json.loads(run("docker", "inspect", name))
+        assert state["State"]["ExitCode"] == 0
+    run("docker", "start", name)
 
 
 def test_the_ports_are_published_on_loopback_only(cluster: Project) -> None:

@@ -255,6 +255,52 @@ async def too_large(target: Target) -> None:
             check_status(await stream.receive_some(), status)
 
 
+# -- scans ----------------------------------------------------------------------------------------------
+
+
+async def read_to_the_end(target: Target, port: int, asked: bytes) -> tuple[bytes, int]:
+    """The beginning of an answer, and its size; nothing of it is kept."""
+    async with await target.connect(port) as stream:
+        await stream.send_all(asked)
+        first, size = b"", 0
+        async for some in stream:
+            first = first or bytes(some)
+            size += len(some)
+        return first, size
+
+
+@attack("20 comparisons and digests, 3 dumps of 200 MB", seconds=150, max_rss_mb=700)
+async def scans(target: Target) -> None:
+    """Each reads everything: they must share runs, and show no more than there is room for."""
+    for index in range(400):
+        body = b'{"value":"%b"}' % (b"x" * 500_000)
+        check_status(await target.ask(target.leader, request("PUT", f"/kv/l{index}", body)), 200)
+
+    async def ask(port: int, path: str, most: int) -> None:
+        first, size = await read_to_the_end(target, port, request("GET", path))
+        check_status(first, 200)
+        assert size < most, f"{path}: {size} bytes"
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(ask, target.leader, "/admin/replica-status?data=true", 20_000_000)
+            nursery.start_soon(ask, target.leader, "/admin/replica-status", 10_000)
+            nursery.start_soon(ask, target.follower, "/replica", 10_000)
+        for _ in range(3):
+            nursery.start_soon(ask, target.leader, "/dump", 210_000_000)
+
+
+@attack("a batch beyond all bounds", seconds=60, max_rss_mb=600)
+async def beyond_bounds(target: Target) -> None:
+    head = b'{"leader":{"node_id":"x"},"epoch":"1.x","records":['
+    values = b",".join(b'"%x":1' % index for index in range(300_000))
+    many = b'%b{"version":"1.x-1","values":{%b}}]}' % (head, values)
+    large = b'%b{"version":"1.x-1","key":"a","value":"%b"}]}' % (head, b"x" * 30_000_000)
+    for body, status in ((many, 422), (large, 413)):
+        answer = await target.ask(target.follower, request("POST", "/replicate", body))
+        check_status(answer, status)
+
+
 # -- requests that are read in two ways -----------------------------------------------------------------
 
 
