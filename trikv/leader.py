@@ -139,6 +139,11 @@ class Leader:
         """The quorum in force."""
         return max((voters.write_quorum for voters in self.in_force), default=0)
 
+    @property
+    def alone(self) -> bool:
+        """Whether this node is the only member, so that what it holds is all there is."""
+        return not self.links and {len(voters.members) for voters in self.in_force} == {1}
+
     def enough(self, followers: Set[str]) -> bool:
         """Whether these followers, by node id, can confirm a write."""
         return all_met_by(self.in_force, followers)
@@ -293,7 +298,7 @@ class Leader:
 
     async def _confirm_refusal(self, refused: _Refused) -> TrikvError:
         """A refusal tells what the map holds: it is a read, and must be as sure as one."""
-        if self.write_quorum == 0:
+        if self.write_quorum == 0 and not self.alone:
             return refused.refusal
         try:
             await self.confirm_read(lambda: refused.told, self.write_timeout_s)
@@ -424,7 +429,7 @@ class Leader:
         Raises NotReady, InvalidParameter (quorum 0 has nothing to confirm with), ReadTimeout.
         """
         self.check_leads()
-        if self.write_quorum == 0:
+        if self.write_quorum == 0 and not self.alone:
             raise InvalidParameter(
                 "consistency: linearizable needs a write quorum of 1 at least, and it is 0",
                 field="consistency",

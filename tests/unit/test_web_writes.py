@@ -415,6 +415,16 @@ async def test_linearizable_reads_at_the_same_time_share_heartbeats(
         assert len(c.network.seen) - before <= 4
 
 
+async def test_a_node_that_is_alone_is_read_linearizably(autojump_clock: MockClock) -> None:
+    async with clients(0) as c:
+        assert (await c.leader.ask("GET", "/kv/k?consistency=linearizable")).status == 404
+        version = (await c.leader.put("k", 1)).json()["version"]
+        answer = await c.leader.ask("GET", "/kv/k?consistency=linearizable")
+        assert (answer.status, answer.json()["version"]) == (200, version)
+        refused = await put(c.leader, "k", 2, if_none_match="*")
+        assert (refused.status, refused.json()["version"]) == (412, version)
+
+
 async def test_what_a_linearizable_read_cannot_be(autojump_clock: MockClock) -> None:
     async with clients(1, write_quorum=0) as c:
         answer = await c.leader.ask("GET", "/kv/k?consistency=linearizable")
