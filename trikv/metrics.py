@@ -401,6 +401,11 @@ def _requests(node: Node) -> Iterator[Metric]:
     for lane, count in tally.connections.items():
         connections.add_metric([lane], count)
     yield connections
+    yield _gauge(
+        "trikv_http_body_bytes",
+        "Bodies of requests in memory, beyond 64 KiB of each.",
+        node.bodies.held_bytes,
+    )
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -34,6 +34,7 @@ import trio
 
 from trikv import readiness
 from trikv.alarm import Alarms, Timer
+from trikv.budget import BodyBudget
 from trikv.committer import Committer, DiskWatch, RunBlocking
 from trikv.config import Config
 from trikv.database import DatabaseFault
@@ -102,6 +103,7 @@ class Node:
         self.stopping = trio.Event()
         """Set when a stop begins: what would go on for ever is to end."""
         self.tally = RequestTally()
+        self.bodies = BodyBudget()
         self.feed = Feed(self, self.now_us)
         self.survey = Survey(self.store, self.scan, self.run_blocking)
         self.loop_delay = LoopDelay()

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import socket
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 
 import h11
 import pytest
 import trio
 
-from tests.unit.test_fast_lane import LEADER, answered, ask, open_lane, value
+from tests.unit.test_fast_lane import FOLLOWER, LEADER, answered, ask, open_lane, value
 from tests.unit.test_fuzz_wire import converse, run
+from trikv.budget import FREE_BYTES
 from trikv.bytestream import SEND_S
+from trikv.config import Config
+from trikv.web.app import BODY_TIMEOUT_S
 from trikv.web.http11 import DROP_S, MAX_EMPTY_LINES, MAX_HEAD_LINES, check_request
 from trikv.web.plain import MAX_HEAD_BYTES
 
@@ -197,6 +203,98 @@ def test_what_a_refused_client_sends_is_read_for_a_while_only(fast: bool) -> Non
                 assert node.tally.connections["hypercorn"] == 0
             heard = await converse(port, [GET], hangs_up=False)
         assert statuses(heard) == [200]
+
+    run(main)
+
+
+# -- bodies ---------------------------------------------------------------------------------------------
+
+
+@both_lanes
+@pytest.mark.parametrize(
+    ("config", "line", "status"),
+    [
+        (LEADER, "POST /replicate", 403),
+        (FOLLOWER, "PUT /kv/a", 403),
+        (FOLLOWER, "POST /batch", 403),
+    ],
+)
+def test_a_large_body_for_another_role_is_refused_before_it_comes(
+    fast: bool, config: Config, line: str, status: int
+) -> None:
+    announced = f"{line} HTTP/1.1\r\nHost: a\r\nContent-Length: {FREE_BYTES + 1}\r\n\r\n".encode()
+    chunked = f"{line} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    chunk = b"%x\r\n%b\r\n" % (FREE_BYTES + 1, b" " * (FREE_BYTES + 1))
+
+    async def main() -> None:
+        async with open_lane(replace(config, max_value_bytes=2**20), fast=fast) as (_, port, _):
+            began = trio.current_time()
+            for said in (announced, chunked + chunk):
+                assert statuses(await answered(port, [said])) == [status]
+            assert trio.current_time() - began < 2 * DROP_S
+            small = ask(*line.split(), b"{}")  # type: ignore[misc]
+            heard = await answered(port, [small[:-2], small[-2:] + GET])
+            assert statuses(heard) == [status, 200]  # its connection is kept
+
+    run(main)
+
+
+@both_lanes
+def test_bodies_in_progress_share_one_budget_and_give_back_what_they_held(
+    fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 2**20
+    head = f"PUT /kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n".encode()
+
+    async def main() -> None:
+        async with open_lane(replace(LEADER, max_value_bytes=2**20), fast=fast) as (node, port, _):
+            node.bodies.limit_bytes = 3 * size
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    said = [head + b" " * (size - 1)]
+                    nursery.start_soon(partial(converse, port, said, hangs_up=False))
+                await trio.sleep(1)
+                assert 0 <= node.bodies.held_bytes - 3 * (size - 1 - FREE_BYTES) < 1000
+                full = value("x" * (size - 12))
+                heard = await answered(port, [ask("PUT", "/kv/b", full)])
+                assert statuses(heard) == [503]
+                assert b"\r\nretry-after: 1\r\n" in heard
+                assert b'"code":"overloaded"' in heard
+                heard = await answered(port, [ask("PUT", "/kv/b", value(1))])
+                assert statuses(heard) == [200]  # a small one is taken
+                await trio.sleep(BODY_TIMEOUT_S + 10)
+                assert node.bodies.held_bytes == 0
+                assert statuses(await answered(port, [ask("PUT", "/kv/b", full)])) == [200]
+            assert node.bodies.held_bytes == 0
+            for said in (head + b" " * (size - 1), head + b"{" * size):  # given up; not JSON
+                await converse(port, [said], hangs_up=len(said) < len(head) + size)
+                await trio.sleep(1)
+                assert node.bodies.held_bytes == 0
+
+    run(main)
+
+
+@both_lanes
+def test_the_bytes_of_a_body_that_was_given_up_are_freed_without_a_search_for_cycles(
+    fast: bool,
+) -> None:
+    size = 2**20
+    head = f"PUT /kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n".encode()
+
+    async def main() -> None:
+        config = replace(LEADER, max_value_bytes=2**20)
+        async with open_lane(config, fast=fast) as (_, port, _):
+            await converse(port, [head + b" " * (size - 1)], hangs_up=False)
+            tracemalloc.start()
+            gc.disable()
+            try:
+                for _ in range(8):
+                    await converse(port, [head + b" " * (size - 1)], hangs_up=False)
+                kept, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+                gc.enable()
+            assert kept < 2 * size
 
     run(main)
 

@@ -10,14 +10,17 @@ from contextlib import ExitStack, asynccontextmanager
 import pytest
 import trio
 
-from trikv.web.server import ACCEPTED_AT_ONCE, _Listener
+from tests.unit.test_fast_lane import LEADER, answered, ask, open_lane
+from tests.unit.test_fuzz_wire import run
+from trikv.web.fastlane import IDLE_S
+from trikv.web.listener import ACCEPTED_AT_ONCE, PAUSE_S, SAY_EVERY_S, Listener, max_connections
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[tuple[_Listener, int]]:
+async def listening() -> AsyncIterator[tuple[Listener, int]]:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=1024)
     port = listener.socket.getsockname()[1]
-    async with _Listener(listener) as ours:
+    async with Listener(listener) as ours:
         yield ours, port
 
 
@@ -26,7 +29,7 @@ def crowd(stack: ExitStack, port: int, clients: int) -> None:
         stack.enter_context(socket.create_connection(("127.0.0.1", port)))
 
 
-async def turns_to_accept(listener: _Listener, clients: int) -> int:
+async def turns_to_accept(listener: Listener, clients: int) -> int:
     """How many turns another task got meanwhile."""
     turns = 0
 
@@ -59,7 +62,11 @@ async def test_a_crowd_takes_all_turns_from_nobody() -> None:
             assert 2 <= await turns_to_accept(listener, 6 * ACCEPTED_AT_ONCE) <= 6
 
 
+@pytest.mark.parametrize(
+    "name", ["ECONNABORTED", "EPERM", "EPROTO", "ENETUNREACH", "ETIMEDOUT", "ECONNRESET"]
+)
 async def test_a_client_that_has_left_meanwhile_is_passed_over(
+    name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with listening() as (listener, port):
@@ -71,7 +78,7 @@ async def test_a_client_that_has_left_meanwhile_is_passed_over(
             def accept(self) -> tuple[socket.socket, object]:
                 if not self.told:
                     self.told = True
-                    raise ConnectionAbortedError(errno.ECONNABORTED, "gone")
+                    raise OSError(getattr(errno, name), "gone")
                 return inner.accept()
 
         with ExitStack() as stack:
@@ -87,3 +94,114 @@ async def test_a_listener_that_waits_can_be_cancelled_and_closed() -> None:
         with trio.move_on_after(0.01) as patience:
             await listener.accept()
         assert patience.cancelled_caught
+
+
+# -- more clients than there is room for ----------------------------------------------------------------
+
+GET = ask("GET", "/health")
+
+
+@pytest.mark.parametrize(
+    ("limit", "links", "expected"),
+    [
+        (1024, 0, 944),
+        (1024, 5, 924),
+        (256, 1, 172),
+        (40, 5, 10),
+        (10**6, 5, 10_000),
+        (-1, 0, 10_000),
+    ],
+)
+def test_connections_leave_descriptors_for_links_and_the_database(
+    limit: int, links: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda which: (limit, limit))
+    assert max_connections(links) == expected
+
+
+def test_beyond_the_limit_a_client_is_told_so_and_the_log_says_it_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("trikv.web.server.max_connections", lambda links: 3)
+
+    def told() -> list[int]:
+        return [
+            one.fields["count"]  # type: ignore[attr-defined]
+            for one in caplog.records
+            if one.getMessage() == "connections.refused"
+        ]
+
+    async def main() -> None:
+        async with open_lane(LEADER) as (node, port, _):
+            busy = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(3)]
+            for stream in busy:  # half of a request: none of them is idle
+                await stream.send_all(GET[:-2])
+            await trio.sleep(0.1)
+            for _ in range(20):
+                heard = await answered(port, [GET])
+                assert heard.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+                assert b"\r\nretry-after: 5\r\n" in heard
+                assert b"\r\nconnection: close\r\n" in heard
+                assert b'"code":"overloaded"' in heard
+            assert told() == [1]
+            for stream in busy:
+                await stream.send_all(GET[-2:])
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+            await trio.sleep(2 * SAY_EVERY_S)  # by now they have been closed
+            assert (await answered(port, [GET])).startswith(b"HTTP/1.1 200 ")
+            assert told() == [1]
+            await trio.sleep(0.1)
+            assert sum(node.tally.connections.values()) == 0
+            for stream in busy:
+                await stream.aclose()
+
+    run(main)
+
+
+def test_the_connections_that_are_idle_longest_make_room_for_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trikv.web.server.max_connections", lambda links: 3)
+
+    async def main() -> None:
+        async with open_lane(LEADER) as (_, port, _):
+            first, second, third = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(3)]
+            await trio.sleep(IDLE_S + 1)
+            for stream in (first, third):
+                await stream.send_all(GET)
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+            assert (await answered(port, [GET])).startswith(b"HTTP/1.1 200 ")
+            assert await second.receive_some() == b""
+            await first.send_all(GET)
+            assert (await first.receive_some()).startswith(b"HTTP/1.1 200 ")
+            for stream in (first, second, third):
+                await stream.aclose()
+
+    run(main)
+
+
+def test_where_the_system_has_no_descriptor_the_node_tries_again_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = 30
+    accept = Listener.accept
+
+    async def fail_at_first(self: Listener) -> trio.SocketStream:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(errno.EMFILE, "too many open files")
+        return await accept(self)
+
+    monkeypatch.setattr(Listener, "accept", fail_at_first)
+
+    async def main() -> None:
+        async with open_lane(LEADER) as (_, port, _):
+            await trio.sleep(30 * PAUSE_S + 0.5)
+            assert failures == 0
+            assert (await answered(port, [GET])).startswith(b"HTTP/1.1 200 ")
+
+    run(main)
+    told = [one for one in caplog.records if one.levelname in ("WARNING", "ERROR")]
+    assert [one.getMessage() for one in told] == ["connections.refused"]
+    assert told[0].exc_info is None

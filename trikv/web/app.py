@@ -28,6 +28,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, MapAdapter
 
 from trikv import logs
+from trikv.budget import FREE_BYTES, HeldBody
 from trikv.errors import (
     BadRequest,
     InvalidParameter,
@@ -91,13 +92,11 @@ def _view(node: Node, route: Route):  # type: ignore[no-untyped-def]  # noqa: AN
     async def view(_: str = "") -> Response:
         if (bad_id := _arrival().bad_id) is not None:
             raise bad_id
-        given = Request(
-            key=rest_of(_path(request.scope["raw_path"])),
-            query=query_of(request.query_string),
-            headers=_headers(),
-            body=await _read_body(most),
-        )
-        return _respond(await route.handler(node, given))
+        key = rest_of(_path(request.scope["raw_path"]))
+        query = query_of(request.query_string)
+        with node.bodies.hold() as held:
+            body = await _read_body(most, held, partial(route.check_role, node))
+            return _respond(await route.handler(node, Request(key, query, _headers(), body)))
 
     return view
 
@@ -169,25 +168,38 @@ def _path(target: bytes) -> bytes:
     return b"/" + after_scheme.partition(b"/")[2]
 
 
-async def _read_body(most: int) -> bytes:
-    """The request's body. Raises TooLarge, RequestTimeout."""
-    refusal = TooLarge(f"body: expected at most {most} bytes", field="body")
-    if (request.content_length or 0) > most:
-        raise refusal
+async def _read_body(most: int, held: HeldBody, check_role: Callable[[], object]) -> bytes:
+    """The request's body. Raises TooLarge, RequestTimeout, Overloaded, and what `check_role` raises.
+
+    The role is looked at before a large body is read. A small one is read first, so that its
+    connection can be kept.
+    """
+
+    def check(size: int) -> None:
+        if size > most:
+            raise TooLarge(f"body: expected at most {most} bytes", field="body")
+        if size > FREE_BYTES:
+            check_role()
+
+    check(request.content_length or 0)
     body = bytearray()
-    with trio.move_on_after(BODY_TIMEOUT_S) as patience:
-        try:
+    try:
+        with trio.move_on_after(BODY_TIMEOUT_S) as patience:
             async for chunk in request.body:
+                check(len(body) + len(chunk))
+                held.resize(len(body) + len(chunk))
                 body += chunk
-                if len(body) > most:
-                    raise refusal
-        except Exception:
-            # A client that hung up: some versions of Quart say so, beside cancelling this task.
-            await trio.lowlevel.checkpoint()
-            raise
-    if patience.cancelled_caught:
-        raise RequestTimeout(f"the body was not complete after {BODY_TIMEOUT_S:g} s")
-    return bytes(body)
+        if patience.cancelled_caught:
+            raise RequestTimeout(f"the body was not complete after {BODY_TIMEOUT_S:g} s")
+        return bytes(body)
+    except Exception:
+        # A client that hung up: some versions of Quart say so, beside cancelling this task.
+        await trio.lowlevel.checkpoint()
+        raise
+    finally:
+        # An error keeps this frame, and the request is in a cycle: neither is to keep the bytes.
+        body.clear()
+        request.body.clear()
 
 
 def _respond(given: Answer) -> Response:

@@ -228,6 +228,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
             errors.StaleEpoch,
             errors.WrongNode,
             errors.HasLeader,
+            errors.Overloaded,
             errors.NotReady,
             errors.StorageFailed,
         ),

@@ -30,8 +30,9 @@ from http import HTTPStatus
 import trio
 
 from trikv import logs
+from trikv.budget import FREE_BYTES, HeldBody
 from trikv.bytestream import SEND_BYTES, ByteStream
-from trikv.errors import TrikvError
+from trikv.errors import Overloaded, TrikvError
 from trikv.node import Node
 from trikv.web import timing
 from trikv.web.exchange import Answer, Request, failure, key_of, query_of, refusal
@@ -42,11 +43,18 @@ from trikv.web.routes import HOT, ROUTES, SHORT, Route
 #: Bytes that are read at once: many small requests, or a good part of a batch.
 READ_BYTES = 2**16
 
+#: A larger body is Hypercorn's from the start: a batch between nodes is a little more than 4 MiB.
+MAX_BODY_BYTES = 8 * 2**20
+
 #: A request that is not complete by then is Hypercorn's, which has a longer patience.
 PATIENCE_S = 5.0
 
 #: How often it is looked who has waited too long.
 LOOK_S = 5.0
+
+#: A connection without a request for so long may be closed where room is needed: one of a link has
+#: one every second.
+IDLE_S = 2.0
 
 _KEY_ROUTES = {route.method: route for route in ROUTES if route.path == "/kv/{key}"}
 _WHOLE_ROUTES = {
@@ -86,6 +94,7 @@ class FastLane:
                 return None
             finally:
                 del self._waiting[waiting]
+                connection.held.resize(0)
         return bytes(connection.buffer) or None
 
     async def look_after(self) -> None:
@@ -97,6 +106,21 @@ class FastLane:
                 patience_s = PATIENCE_S if connection.buffer else self._keepalive_s
                 if now - connection.waits_since > patience_s:
                     scope.cancel()
+
+    def close_idle(self) -> int:
+        """Close those that wait for a request longest, a tenth of all; return how many these are."""
+        now = trio.current_time()
+        idle = [
+            (connection.waits_since, scope)
+            for scope, connection in self._waiting.items()
+            if not connection.buffer
+            and connection.waits_since < now - IDLE_S
+            and not scope.cancel_called
+        ]
+        idle.sort(key=lambda one: one[0])
+        for _, scope in idle[: 1 + len(self._waiting) // 10]:
+            scope.cancel()
+        return min(len(idle), 1 + len(self._waiting) // 10)
 
     def end(self) -> None:
         """Wait for no more requests; what has begun goes on."""
@@ -114,6 +138,7 @@ class _Connection:
         """Since when it waits for bytes; infinity while it answers."""
         self.in_request = False
         """A head is complete that was not answered yet."""
+        self.held = HeldBody(lane.node.bodies)
         self._lane = lane
         self._stream = stream
         self._waiting = waiting
@@ -127,6 +152,7 @@ class _Connection:
                 body = bytes(self.buffer[head.size : size])
                 del self.buffer[:size]
                 await self._answer(head, route, body)
+                self.held.resize(0)
                 if self.buffer:  # all others get their turn before the next one of this client
                     await trio.lowlevel.cancel_shielded_checkpoint()
             self.buffer.clear()  # what was sent behind the last request is not answered any more
@@ -141,6 +167,7 @@ class _Connection:
         self.in_request = True
         while len(self.buffer) < head.size + head.length:
             await self._read()
+            self._hold()
         self.waits_since = math.inf
         return head, route
 
@@ -149,6 +176,13 @@ class _Connection:
         self.buffer += data
         if not data or self._waiting.cancel_called:  # at the same moment: it is told to let go
             raise NotPlain
+
+    def _hold(self) -> None:
+        """Raises NotPlain where there is no room for what is read: Hypercorn refuses it."""
+        try:
+            self.held.resize(len(self.buffer))
+        except Overloaded:
+            raise NotPlain from None
 
     async def _answer(self, head: Head, route: Route, body: bytes) -> None:
         node = self._lane.node
@@ -195,8 +229,13 @@ def _route_of(head: Head, node: Node) -> Route:
         route = _KEY_ROUTES.get(head.method)
     else:
         route = _WHOLE_ROUTES.get((head.method, head.path))
-    if route is None or head.length > route.max_body_bytes(node.config):
+    if route is None or head.length > min(MAX_BODY_BYTES, route.max_body_bytes(node.config)):
         raise NotPlain
+    if head.length > FREE_BYTES:
+        try:
+            route.check_role(node)
+        except TrikvError:  # refused by Hypercorn, before the body is read
+            raise NotPlain from None
     if b"timeout_ms" in head.query_string or b"%" in head.query_string:
         raise NotPlain
     return route

@@ -17,6 +17,7 @@ from trikv.messages import (
     MAX_KEY_BYTES,
     MAX_REPLICATE_BODY_BYTES,
 )
+from trikv.node import Node
 from trikv.web import admin, events, kv, manual, pages, peer, telemetry, watch
 from trikv.web.exchange import Handler
 
@@ -44,11 +45,17 @@ def _replicate_body(config: Config) -> int:
     return MAX_REPLICATE_BODY_BYTES
 
 
+def _any_node(node: Node) -> None:
+    """Every node does it."""
+
+
 class Route(NamedTuple):
     method: str
     path: str
     handler: Handler
     max_body_bytes: Callable[[Config], int] = _no_body
+    check_role: Callable[[Node], object] = _any_node
+    """Raises the error of a node that does not do this; called before a large body is read."""
 
 
 #: The paths that are asked all the time.
@@ -62,14 +69,14 @@ SHORT = (
 )
 
 ROUTES: tuple[Route, ...] = (
-    Route("PUT", "/kv/{key}", kv.put_key, _value_body),
+    Route("PUT", "/kv/{key}", kv.put_key, _value_body, Node.require_leader),
     Route("GET", "/kv/{key}", kv.get_key),
     Route("DELETE", "/kv/{key}", kv.delete_key),
     Route("GET", "/kv", kv.list_keys),
-    Route("POST", "/batch", kv.batch, _batch_body),
+    Route("POST", "/batch", kv.batch, _batch_body, Node.require_leader),
     Route("GET", "/dump", kv.dump),
     Route("GET", "/watch", watch.watch),
-    Route("POST", "/replicate", peer.replicate, _replicate_body),
+    Route("POST", "/replicate", peer.replicate, _replicate_body, Node.require_follower),
     Route("GET", "/replica", peer.replica),
     Route("GET", "/replica/records", peer.replica_records),
     Route("POST", "/replica/promise", peer.promise, _small_body),

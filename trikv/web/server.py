@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import cast
@@ -43,6 +42,7 @@ from trikv.web.app import create_app
 from trikv.web.exchange import Answer
 from trikv.web.fastlane import AccessLog, FastLane
 from trikv.web.http11 import Connection, PatientStream
+from trikv.web.listener import Doorkeeper, max_connections
 from trikv.web.plain import MAX_HEAD_BYTES, Head
 
 #: Requests in flight at a stop get this long; with `DRAIN_S` still below the engines' 10 s.
@@ -50,9 +50,6 @@ GRACE_S = 4.0
 
 #: Connections that wait to be accepted: a burst of clients, not a crowd.
 BACKLOG = 1024
-
-#: So many new connections at most, and then others get their turn.
-ACCEPTED_AT_ONCE = 100
 
 #: Where the system is to choose a port that is free at several addresses, so many are tried.
 PORT_TRIES = 20
@@ -138,7 +135,7 @@ async def serve(
             if unread is not None:
                 patient = PatientStream(stream)
                 server = Connection(wrapped, config, context, ConnectionState({}), patient)  # type: ignore[arg-type]
-                server.unread = unread
+                server.unread, unread = unread, b""
                 streams.add(stream)
                 open_in["hypercorn"] += 1
                 try:
@@ -150,6 +147,8 @@ async def serve(
         finally:
             streams.discard(stream)
             await trio.aclose_forcefully(stream)
+
+    door = Doorkeeper(max_connections(len(node.config.follower_urls)), connection, lane.close_idle)
 
     async def cut(connections: trio.Nursery) -> None:
         """What is not done within the grace has had its chance."""
@@ -165,7 +164,7 @@ async def serve(
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 for listener in listeners:
-                    accepting.start_soon(_accept, listener, connection, connections)
+                    accepting.start_soon(door.run, listener, connections)
                 await stopped()
                 node.begin_stop()
                 accepting.cancel_scope.cancel()
@@ -173,47 +172,6 @@ async def serve(
             lane.end()
             stopping.start_soon(cut, connections)
         stopping.cancel_scope.cancel()
-
-
-class _Listener(trio.abc.Listener[trio.SocketStream]):
-    """Takes all clients that wait, and not one at each turn of the scheduler.
-
-    A turn is as long as a request of each busy connection: with trio's own listener the last of 200
-    clients that come at once would wait for 200 of them, for a second or two.
-    """
-
-    def __init__(self, listener: trio.SocketListener) -> None:
-        self._socket = socket.socket(fileno=listener.socket.detach())
-        self._in_a_row = 0
-
-    async def accept(self) -> trio.SocketStream:
-        while True:
-            if self._in_a_row >= ACCEPTED_AT_ONCE:
-                self._in_a_row = 0
-                await trio.lowlevel.checkpoint()
-            self._in_a_row += 1
-            try:
-                connected, _ = self._socket.accept()
-            except BlockingIOError:
-                self._in_a_row = 0
-                await trio.lowlevel.wait_readable(self._socket)
-            except ConnectionError:
-                pass  # it has left already
-            else:
-                connected.setblocking(False)
-                return trio.SocketStream(trio.socket.from_stdlib_socket(connected))
-
-    async def aclose(self) -> None:
-        self._socket.close()
-        await trio.lowlevel.checkpoint()
-
-
-async def _accept(
-    listener: trio.SocketListener,
-    connection: Callable[[trio.SocketStream], Awaitable[None]],
-    connections: trio.Nursery,
-) -> None:
-    await trio.serve_listeners(connection, [_Listener(listener)], handler_nursery=connections)
 
 
 def _hypercorn_config() -> HypercornConfig:
