@@ -232,7 +232,8 @@ def test_a_large_body_for_another_role_is_refused_before_it_comes(
             for said in (announced, chunked + chunk):
                 assert statuses(await answered(port, [said])) == [status]
             assert trio.current_time() - began < 2 * DROP_S
-            small = ask(*line.split(), b"{}")  # type: ignore[misc]
+            method, target = line.split()
+            small = ask(method, target, b"{}")
             heard = await answered(port, [small[:-2], small[-2:] + GET])
             assert statuses(heard) == [status, 200]  # its connection is kept
 
@@ -266,8 +267,8 @@ def test_bodies_in_progress_share_one_budget_and_give_back_what_they_held(
                 assert node.bodies.held_bytes == 0
                 assert statuses(await answered(port, [ask("PUT", "/kv/b", full)])) == [200]
             assert node.bodies.held_bytes == 0
-            for said in (head + b" " * (size - 1), head + b"{" * size):  # given up; not JSON
-                await converse(port, [said], hangs_up=len(said) < len(head) + size)
+            for body in (b" " * (size - 1), b"{" * size):  # given up; not JSON
+                await converse(port, [head + body], hangs_up=len(body) < size)
                 await trio.sleep(1)
                 assert node.bodies.held_bytes == 0
 
