@@ -19,8 +19,8 @@ VARIABLE = "MUTANT"
 
 
 class _Loader(SourceFileLoader):
-    def __init__(self, mutant: Mutant, path: str) -> None:
-        super().__init__(mutant.module, path)
+    def __init__(self, mutant: Mutant, module: str, path: str) -> None:
+        super().__init__(module, path)
         self._mutant = mutant
 
     def path_stats(self, path: str | bytes) -> Any:
@@ -29,7 +29,7 @@ class _Loader(SourceFileLoader):
     def source_to_code(  # type: ignore[override]
         self, data: bytes, path: str, *, _optimize: int = -1
     ) -> CodeType:
-        mutated = self._mutant.mutate(data.decode())
+        mutated = self._mutant.mutate(self.name, data.decode())
         return super().source_to_code(mutated.encode(), path)
 
 
@@ -40,19 +40,19 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != self._mutant.module:
+        if name not in self._mutant.modules:
             return None
         spec = PathFinder.find_spec(name, path, target)
         assert spec is not None
         assert spec.origin is not None
-        spec.loader = _Loader(self._mutant, spec.origin)
+        spec.loader = _Loader(self._mutant, name, spec.origin)
         return spec
 
 
 def install(name: str) -> None:
-    """From now on that mutant is imported; its module must not have been yet."""
+    """From now on that mutant is imported; its modules must not have been yet."""
     mutant = MUTANTS[name]
-    assert mutant.module not in sys.modules
+    assert not mutant.modules & sys.modules.keys()
     sys.meta_path.insert(0, _Finder(mutant))
 
 

@@ -1,7 +1,8 @@
-"""The list of mutants: which guard, where, and how it is broken.
+"""The list of mutants: which guard, where, how it is broken, and what must notice.
 
-`test`: the test that was written for this guard, where the general simulation does not notice, with the
-reason.
+`noticed`: what is said when it is noticed, a regular expression: the kind of anomaly, or the assertion
+that fails. `test`: the test that was written for this guard, where the general simulation does not
+notice, with the reason.
 """
 
 from __future__ import annotations
@@ -17,15 +18,40 @@ class Mutant(NamedTuple):
     test: str | None = None
     also: tuple[tuple[str, str], ...] = ()
     """Other texts of the module and what takes their place."""
+    elsewhere: tuple[tuple[str, str, str], ...] = ()
+    """The same in other modules, named first: where one guard stands behind another."""
+    noticed: str = ""
 
-    def mutate(self, source: str) -> str:
-        """The module's source with the guard broken. Raises ValueError if it is not there once."""
-        for old, new in ((self.old, self.new), *self.also):
+    @property
+    def modules(self) -> set[str]:
+        return {self.module, *(module for module, _, _ in self.elsewhere)}
+
+    def mutate(self, module: str, source: str) -> str:
+        """A module's source with the guard broken. Raises ValueError if it is not there once."""
+        here = ((self.module, old, new) for old, new in ((self.old, self.new), *self.also))
+        for where, old, new in (*here, *self.elsewhere):
+            if where != module:
+                continue
             if source.count(old) != 1:
-                raise ValueError(f"{self.name}: found {source.count(old)} times in {self.module}")
+                raise ValueError(f"{self.name}: found {source.count(old)} times in {module}")
             source = source.replace(old, new)
         return source
 
+
+#: The oracle's verdict on what clients were told.
+ANOMALIES = r"^Broken: \d+ anomalies"
+
+#: What a node knows on its disk went back, or cannot be.
+ON_DISK = r"^Broken: .*(fell from|below the floor|was led by|another instance)"
+
+#: Some code finds at once that it was misled.
+INVARIANT = r"^AssertionError: |^Broken: "
+
+#: Any of these.
+BROKEN = r"^(Broken|AssertionError): "
+
+#: An assertion of the test that is named.
+ITS_TEST = r"::test_\w+.* - (.*AssertionError|assert |Failed: |.*Broken|.*TooSlowError)"
 
 _ALL = (
     # -- what is on disk
@@ -35,18 +61,21 @@ _ALL = (
         '        self._writer.execute("BEGIN IMMEDIATE")\n'
         "        try:\n"
         "            yield\n"
+        "            self.database.check_in_place()\n"
         '            self._writer.execute("COMMIT")\n',
         "        if self._writer.in_transaction:\n"
         '            self._writer.execute("COMMIT")\n'
         '        self._writer.execute("BEGIN IMMEDIATE")\n'
         "        try:\n"
         "            yield\n",
+        noticed=ON_DISK,
     ),
     Mutant(
         "no fsync",
         "trikv.database",
         'level = "FULL" if durability == "fsync" else "NORMAL"',
         'level = "NORMAL"',
+        noticed=ON_DISK,
     ),
     Mutant(
         "promise not durable",
@@ -55,6 +84,7 @@ _ALL = (
         "        return store.state",
         "store.state = state._replace(promised=epoch, cluster=state.cluster or cluster)\n"
         "        return store.state",
+        noticed=BROKEN,
     ),
     Mutant(
         "a batch that overtakes what waits for the disk",
@@ -63,12 +93,14 @@ _ALL = (
         "if alone and not self._busy and not self._closed and self._quick():",
         # Not by the walks: batches merge in whatever order.
         "tests/unit/test_committer.py",
+        noticed="test_one_that_expects_no_company_comes_behind_what_waits.* - ",
     ),
     Mutant(
         "a batch of which only what is plain is read",
         "trikv.glance",
         "    if sum([len(item[0]) for item in found]) != len(text):\n",
         "    if text and not found:\n",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "a key that stands twice, of which one value is lost",
@@ -77,6 +109,7 @@ _ALL = (
         "    pairs = [*dict(pairs).items()]\n",
         # Not by the walks: no leader sends such an entry.
         "tests/unit/test_glance.py",
+        noticed="test_what_is_not_quite_an_entry_is_not_read_at_a_glance.* - ",
     ),
     Mutant(
         "texts with escapes taken for plain ones",
@@ -85,26 +118,40 @@ _ALL = (
         "",
         # Not by the walks: their values have none.
         "tests/unit/test_glance.py",
+        noticed="test_what_is_not_quite_texts_in_short_is_not_read_at_a_glance.* - ",
     ),
     Mutant(
         "a batch split",
         "trikv.leader",
         "            store.merge([Entry(version, pairs)])\n            return pairs",
         "            store.merge([Entry(version, pairs[:1])])\n"
-        "            async def rest() -> None:\n"
-        "                try:\n"
-        "                    await self.committer.commit(\n"
-        "                        lambda store: store.merge([Entry(version, pairs[1:])]))\n"
-        "                except TrikvError:\n"
-        "                    pass\n"
-        "            self._fanout._nursery.start_soon(rest)\n"
+        "            if pairs[1:] and not self.committer._closed:\n"
+        "                self.committer.submit(\n"
+        "                    lambda store: store.merge([Entry(version, pairs[1:])]),\n"
+        "                    lambda result, error: None)\n"
         "            return pairs",
+        noticed="torn_batch",
     ),
     Mutant(
         "a page that ends inside a write",
         "trikv.store",
         "            page.extend(map(record_of, rows))\n",
         "",
+        noticed=ANOMALIES,
+    ),
+    Mutant(
+        "a page read in two statements",
+        "trikv.store",
+        "        if self._pager.in_transaction:  # see",
+        "        if True:  # see",
+        noticed=ANOMALIES,
+    ),
+    Mutant(
+        "a clock that issues what no follower takes",
+        "trikv.version",
+        "        if issued_us > MAX_ISSUED_US:\n",
+        "        if issued_us > MAX_TIMESTAMP_US:\n",
+        noticed="Broken: not quiet",
     ),
     Mutant(
         "merge with >=",
@@ -113,6 +160,7 @@ _ALL = (
         'WHERE ({new[:-16]}) >= ({old[:-len(table) - 8]})"',  # all but the value
         # No leader issues a version twice, so no run of real nodes comes to this.
         "tests/unit/test_store.py",
+        noticed="test_replicas_converge_whatever_the_order_the_batches_and_the_repetitions.* - ",
     ),
     Mutant(
         "epochs ranked as they come",
@@ -121,6 +169,7 @@ _ALL = (
         "return start + len(self._known)",
         # Nor do two leaderships of one number, as they come, both leave records everywhere.
         "tests/unit/test_ranks.py",
+        noticed="test_versions_are_read_in_their_order_whatever_epochs_came_before.* - ",
     ),
     Mutant(
         "a read that failed half way keeps what it saw",
@@ -129,6 +178,7 @@ _ALL = (
         "    if True:",
         # It takes a database with a text that is spoilt.
         "tests/unit/test_store.py",
+        noticed="test_after_a_read_that_failed_half_way_the_next_sees_what_came_since.* - ",
     ),
     Mutant(
         "ranks spread without the records",
@@ -137,6 +187,7 @@ _ALL = (
         "UPDATE records SET epoch = epoch",
         # It takes some thirty leaderships of one number.
         "tests/unit/test_ranks.py",
+        noticed="test_versions_are_read_in_their_order_whatever_epochs_came_before.* - ",
     ),
     Mutant(
         "a rank kept in mind that was rolled back",
@@ -145,6 +196,7 @@ _ALL = (
         "",
         # It takes a disk that fails at the first write of a leadership.
         "tests/unit/test_ranks.py",
+        noticed="test_a_rank_that_was_rolled_back_is_forgotten.* - ",
     ),
     # -- the write buffer
     Mutant(
@@ -152,30 +204,35 @@ _ALL = (
         "trikv.store",
         "            ripe.append(buffer.leave())\n        self._merge(ripe)\n\n    def _merge",
         "            buffer.leave()\n        self._merge(ripe)\n\n    def _merge",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "a buffer that is not read at a start",
         "trikv.store",
         "        self._buffer.load()\n",
         "",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "a buffer that keeps what was rolled back",
         "trikv.store",
         "            self._buffer.forget()\n",
         "",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "a read that does not look into the buffer",
         "trikv.store",
         "return buffered if buffered is not None and wins(buffered, merged) else merged",
         "return merged",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "what is buffered taken for the newest there is",
         "trikv.store",
         "return buffered if buffered is not None and wins(buffered, merged) else merged",
         "return buffered if buffered is not None else merged",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "a condition that does not see what the same transaction buffers",
@@ -184,6 +241,7 @@ _ALL = (
         "        for kept in ():\n",
         # Not by the walks: a client's condition is on what it was told, which is committed.
         "tests/unit/test_buffer.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a scan beside the buffer",
@@ -196,24 +254,28 @@ _ALL = (
                 "",
             ),
         ),
+        noticed=ANOMALIES,
     ),
     Mutant(
         "a buffer that is not shut while it is scanned",
         "trikv.buffer",
         "        if self._shut:\n",
         "        if False:\n",
+        noticed=INVARIANT,
     ),
     Mutant(
         "an older write buffered after a newer one",
         "trikv.buffer",
         "        if newest is not None and version <= newest:\n",
         "        if False:\n",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "a tombstone purged from above what it deleted",
         "trikv.store",
         " if lowest is None or one.version < lowest\n",
         "\n",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "a takeover that compares without the buffer",
@@ -223,12 +285,14 @@ _ALL = (
         # Not by the walks: it takes a takeover by a node that slept through another.
         "tests/unit/test_buffer.py",
         also=(("        assert not self._buffer.holds_any\n", ""),),
+        noticed=ITS_TEST,
     ),
     Mutant(
         "versions by the wall clock alone",
         "trikv.version",
         "max(self._now_us(), self.last_us + 1)",
         "self._now_us()",
+        noticed=INVARIANT,
     ),
     # -- epochs
     Mutant(
@@ -236,12 +300,14 @@ _ALL = (
         "trikv.follower",
         "    check_epoch(state, batch.epoch)\n    check_step(state, batch.epoch)\n    if batch",
         "    if batch",
+        noticed=INVARIANT,
     ),
     Mutant(
         "no epoch check of promises",
         "trikv.follower",
         "        check_epoch(state, epoch)\n        check_step(state, epoch)\n        store.set",
         "        store.set",
+        noticed=INVARIANT,
     ),
     Mutant(
         "a leader that does not look at its promise",
@@ -251,6 +317,7 @@ _ALL = (
         "",
         # Not by the walks: its followers have promised the same, most often, and refuse it.
         "tests/simulation/test_takeover.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a batch for another instance",
@@ -259,6 +326,7 @@ _ALL = (
         "if False:",
         # Not by the walks: a disk is emptied while a batch is on its way: once in thousands of runs.
         "tests/simulation/test_link.py",
+        noticed=ITS_TEST,
     ),
     # -- quorums
     Mutant(
@@ -266,6 +334,7 @@ _ALL = (
         "trikv.quorum",
         "return len(self.members & followers) >= self.write_quorum\n",
         "return len(self.members & followers) >= self.write_quorum - 1\n",
+        noticed=INVARIANT,
     ),
     Mutant(
         "an acknowledgement counted twice",
@@ -275,6 +344,7 @@ _ALL = (
         "        self._met = all(self._told >= one.write_quorum for one in self.voters)\n",
         # Not by the walks: a link delivers once, and no node has two links (which is tested, too).
         "tests/unit/test_quorum.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "an acknowledgement of a syncing follower counts",
@@ -283,6 +353,7 @@ _ALL = (
         "            if True:\n",
         # Not by the walks: it takes the loss of that very follower's leader before it is live.
         "tests/simulation/test_link.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a lowered quorum in force too soon",
@@ -291,6 +362,7 @@ _ALL = (
         "return True",
         # Not by the walks: it takes a takeover by those that the new quorum did not ask.
         "tests/simulation/test_takeover.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "the quorum before forgotten too soon",
@@ -299,6 +371,7 @@ _ALL = (
         "if True",
         # Not by the walks: the same.
         "tests/simulation/test_reconfiguration.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a takeover minds the newest quorum only",
@@ -307,6 +380,7 @@ _ALL = (
         "return self.voters.lacking(promised)",
         # Not by the walks: the same.
         "tests/simulation/test_reconfiguration.py",
+        noticed=ITS_TEST,
     ),
     # -- watermarks, floors
     Mutant(
@@ -314,30 +388,35 @@ _ALL = (
         "trikv.link",
         "known = self._outstanding.watermark_us(self._host.resolved_us)",
         "known = self._host.resolved_us",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "a tombstone purged too early",
         "trikv.leadership",
         "lowest_us = min((us or 0 for us in stored), default=self.resolved_us)",
         "lowest_us = max((us or 0 for us in stored), default=self.resolved_us)",
+        noticed=ON_DISK,
     ),
     Mutant(
         "a late batch brings back the dead",
         "trikv.follower",
         "store.merge([entry for entry in batch.entries if entry.version > floor])",
         "store.merge(batch.entries)",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "min_version without waiting",
         "trikv.follower",
         "return self.state.watermark >= version",
         "return True",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "what was turned away is not read again",
         "trikv.link",
         "            self._enter(LinkState.SYNCING)\n            self._behind.set()\n",
         "",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "the map sent from its oldest record on",
@@ -345,6 +424,7 @@ _ALL = (
         '" ORDER BY epoch DESC, timestamp_us DESC, key DESC LIMIT ?7"',
         '" ORDER BY epoch, timestamp_us, key LIMIT ?7"',
         "tests/simulation/test_catch_up.py",
+        noticed=ITS_TEST,
     ),
     # -- takeovers, handshakes
     Mutant(
@@ -352,6 +432,7 @@ _ALL = (
         "trikv.quorum",
         "return len(self.members) - self.write_quorum if self.write_quorum > 0 else 0",
         "return len(self.members) - self.write_quorum - 1 if self.write_quorum > 0 else 0",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "a takeover that counts a new node",
@@ -360,12 +441,14 @@ _ALL = (
         "return {s.node_id for s in states}",
         # Not by the walks: a walk seldom has so few nodes up that a new one is needed.
         "tests/simulation/test_takeover.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a takeover that reads nobody",
         "trikv.takeover",
-        "return [] if state.led == own or own > base else speakers",
+        "return [] if own > base else speakers",
         "return []",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "strays merged instead of overruled",
@@ -373,20 +456,23 @@ _ALL = (
         "        await self.leader.spread(make)\n",
         "        await self.leader.committer.commit(lambda store: store.merge(entries_of(strays)))\n",
         also=(("Record, Version, wins\n", "Record, Version, entries_of, wins\n"),),
+        noticed=ANOMALIES,
     ),
     Mutant(
         "strays left alone",
         "trikv.leadership",
         "        await self.leader.spread(make)\n",
         "        pass\n",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "a new leader keeps its own strays",
         "trikv.takeover",
-        "        store.merge([Entry(version, pairs)])\n\n\ndef _promise_itself",
-        "\n\ndef _promise_itself",
+        "        store.merge([Entry(version, pairs)])\n\n\n@asynccontextmanager",
+        "\n\n@asynccontextmanager",
         # Not by the walks: it takes a takeover by a node that slept through another.
         "tests/simulation/test_interrupted.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a new node brought in at once",
@@ -395,6 +481,123 @@ _ALL = (
         "",
         # Not by the walks: it takes another leadership built on the very promise that was forgotten.
         "tests/simulation/test_takeover.py",
+        noticed=ITS_TEST,
+    ),
+    Mutant(
+        "a promise that is forgotten while others are gathered",
+        "trikv.takeover",
+        "            if not await self._ask_again(candidate):\n                continue\n",
+        "",
+        noticed=ANOMALIES,
+    ),
+    Mutant(
+        "a promise made before leading begins, not noticed",
+        "trikv.takeover",
+        "        # until then a promise that this node makes deposes nobody.\n"
+        "        _check_own_promise(self._store, candidate.epoch)\n",
+        "",
+        elsewhere=(
+            (
+                "trikv.leader",
+                "if (promised := self.store.state.promised) != self.epoch:\n                raise",
+                "if (promised := self.epoch) != self.epoch:\n                raise",
+            ),
+        ),
+        noticed="not_linearizable",
+    ),
+    Mutant(
+        "a takeover that does not look at its promise last",
+        "trikv.takeover",
+        "        # until then a promise that this node makes deposes nobody.\n"
+        "        _check_own_promise(self._store, candidate.epoch)\n",
+        "",
+        # Not by the walks: writes and linearizable reads look at the promise, too.
+        "tests/simulation/test_promises.py",
+        noticed=ITS_TEST,
+    ),
+    Mutant(
+        "a linearizable read that does not look at the promise",
+        "trikv.leader",
+        "if (promised := self.store.state.promised) != self.epoch:\n                raise",
+        "if (promised := self.epoch) != self.epoch:\n                raise",
+        # Not by the walks: a leadership that begins looks at it, too.
+        "tests/simulation/test_promises.py",
+        noticed=ITS_TEST,
+    ),
+    Mutant(
+        "a candidate that leads with a promise to another",
+        "trikv.takeover",
+        "            _check_own_promise(store, candidate.epoch)\n            if speaker:\n",
+        "            if speaker:\n",
+        elsewhere=(
+            (
+                "trikv.leader",
+                "if (promised := self.store.state.promised) != self.epoch:\n                raise",
+                "if (promised := self.epoch) != self.epoch:\n                raise",
+            ),
+        ),
+        also=(
+            (
+                "        # until then a promise that this node makes deposes nobody.\n"
+                "        _check_own_promise(self._store, candidate.epoch)\n",
+                "",
+            ),
+        ),
+        noticed=ANOMALIES,
+    ),
+    Mutant(
+        "a last transaction that does not look at the promise",
+        "trikv.takeover",
+        "            _check_own_promise(store, candidate.epoch)\n            if speaker:\n",
+        "            if speaker:\n",
+        # Not by the walks: a leadership that begins looks at it, too.
+        "tests/simulation/test_promises.py",
+        noticed=ITS_TEST,
+    ),
+    Mutant(
+        "a leader that reads nobody since it led",
+        "trikv.takeover",
+        "        return [] if own > base else speakers\n",
+        "        return [] if state.led == own or own > base else speakers\n",
+        noticed=ANOMALIES,
+    ),
+    Mutant(
+        "a promise that is not synced",
+        "trikv.follower",
+        "    return await committer.commit(change, synced=True)\n",
+        "    return await committer.commit(change)\n",
+        noticed=ANOMALIES,
+    ),
+    # -- changes of the configuration
+    Mutant(
+        "a quorum of 0 that settles before all are past it",
+        "trikv.reconfiguration",
+        "        if voters.write_quorum == 0:\n"
+        "            return voters.members <= {*past_bound, self._leader.node_id}\n",
+        "",
+        noticed=ANOMALIES,
+    ),
+    Mutant(
+        "a change that forgets what the one before replaced",
+        "trikv.reconfiguration",
+        "(*leader.in_force, *self.configuration.previous),",
+        "leader.in_force,",
+        noticed=ANOMALIES,
+    ),
+    Mutant(
+        "a change that a client takes back half-way",
+        "trikv.reconfiguration",
+        "            with trio.CancelScope(shield=True):\n"
+        "                self.version = version = await self._write(wanted)\n",
+        "            self.version = version = await self._write(wanted)\n",
+        noticed="Broken: .* goes by .* not settled",
+    ),
+    Mutant(
+        "settling that a full disk ends for good",
+        "trikv.reconfiguration",
+        "            await trio.sleep(RETRY_S)\n",
+        "            return\n",
+        noticed="Broken: .* goes by .* not settled",
     ),
     # -- the write path, reads
     Mutant(
@@ -409,6 +612,7 @@ _ALL = (
         "        await write.decided.wait()\n",
         # Not by the walks: a client must leave within a commit, and its key not be written again.
         "tests/simulation/test_write_path.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a precondition looked at before the transaction",
@@ -420,6 +624,7 @@ _ALL = (
         "            store = type('Before', (), {'current': lambda _, key: next(\n"
         "                r for o, r in zip(operations, before) if o.key == key)})()\n"
         "            for index, operation in enumerate(operations):\n",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "a heartbeat that looks at no promise",
@@ -428,6 +633,7 @@ _ALL = (
         "",
         # Not by the walks: an old leader must be read that is cut off while its successor confirms.
         "tests/unit/test_core_batches.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a linearizable read without a heartbeat",
@@ -436,6 +642,7 @@ _ALL = (
         "            return (\n",
         # Not by the walks: an old leader must be read that is cut off while its successor confirms.
         "tests/unit/test_web_writes.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a linearizable read of what is not confirmed",
@@ -444,12 +651,14 @@ _ALL = (
         "                True\n",
         # Not by the walks: what was read must be lost then.
         "tests/unit/test_web_writes.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a refusal that nobody confirmed",
         "trikv.leader",
         "            await self.confirm_read(lambda: refused.told, self.write_timeout_s)\n",
         "            pass\n",
+        noticed=ANOMALIES,
     ),
     Mutant(
         "a leader that goes on after it was refused",
@@ -458,6 +667,7 @@ _ALL = (
         "        if False:\n            raise NotReady(\n",
         # Not by the walks: its followers refuse whatever it goes on to do.
         "tests/simulation/test_takeover.py",
+        noticed=ITS_TEST,
     ),
     # -- watching: the walks have no readers; others have (test_watch_walk.py)
     Mutant(
@@ -466,6 +676,7 @@ _ALL = (
         "return None if self._confirmed_us < 0 else Version(self.epoch, self._confirmed_us)",
         "return Version(self.epoch, self.resolved_us)",
         "tests/unit/test_watch.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a follower tells what is not confirmed",
@@ -473,6 +684,7 @@ _ALL = (
         "return min(self.state.watermark, self._confirmed)",
         "return self.state.watermark",
         "tests/unit/test_watch.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a follower tells what is not complete",
@@ -480,6 +692,7 @@ _ALL = (
         "return min(self.state.watermark, self._confirmed)",
         "return self._confirmed",
         "tests/simulation/test_watch_walk.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a reader may resume anywhere",
@@ -487,6 +700,7 @@ _ALL = (
         "if newest is None or (bound is not None and newest <= bound):",
         "if True:",
         "tests/unit/test_watch.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a purge that nobody noted",
@@ -494,14 +708,24 @@ _ALL = (
         "            self.set_purged(victims[-1].version)\n",
         "",
         "tests/simulation/test_watch_walk.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "an empty disk that knows of no purge",
         "trikv.follower",
-        "                if state.established > before.established and before.watermark < state.floor:\n"
-        "                    store.set_purged(state.floor)\n",
-        "",
+        "                if before.watermark < state.floor:  # it was",
+        "                if False:  # it was",
         "tests/unit/test_watch.py",
+        noticed=ITS_TEST,
+    ),
+    Mutant(
+        "an old copy that knows of no purge",
+        "trikv.follower",
+        "                if before.watermark < state.floor:  # it was",
+        "                if before.established < state.established and before.watermark < state.floor:"
+        "  # it was",
+        "tests/simulation/test_catch_up.py",
+        noticed=ITS_TEST,
     ),
     Mutant(
         "a purge that overtakes readers",
@@ -509,6 +733,7 @@ _ALL = (
         "bound = floor if kept is None else min(floor, kept)",
         "bound = floor",
         "tests/unit/test_watch.py",
+        noticed=ITS_TEST,
     ),
 )
 

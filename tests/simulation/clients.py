@@ -36,16 +36,18 @@ PATIENT_S = 60.0
 class Clients:
     def __init__(self, fleet: Fleet) -> None:
         self.calls: list[Call] = []
+        self.promised_nothing = False
+        """The quorum may be 0 from now on: no client writes, nor is told of what it wrote."""
         self._fleet = fleet
         self._moments = 0
         self._unique = 0
         self._last: dict[str, str] = {}  # of each key, the version that was seen last
         self._session: dict[int, str] = {}  # of each client, up to where it has to be shown
 
-    def random_call(self, rng: random.Random) -> tuple[Any, ...]:
+    def random_call(self, rng: random.Random, *, mostly_reads: bool = False) -> tuple[Any, ...]:
         """Arguments for `ask`."""
         patience_s = rng.uniform(0, 0.4) if rng.random() < 0.1 else PATIENT_S
-        kind = rng.choice(KINDS)
+        kind = "read" if mostly_reads and rng.random() < 0.8 else rng.choice(KINDS)
         keys = tuple(rng.sample(KEYS, rng.choice((2, 2, 3)) if "batch" in kind else 1))
         return rng.randrange(3), kind, keys, rng.randrange(60), patience_s
 
@@ -58,13 +60,15 @@ class Clients:
         if name is None:
             return
         call = self._call(client, name, kind, keys)
+        if call.writes and self.promised_nothing:
+            return
         asked = self._request(call, kind, keys)
         self.calls.append(call)
         self._fleet.note(f"client {client} asks {name} {kind} {call.writes or ','.join(keys)}")
         told: Answered = (0, {})  # a client that hangs up is told nothing
         with trio.move_on_after(patience_s):
             told = await self._fleet.ask(name, *asked)
-        if told[0]:
+        if told[0] and not (call.writes and self.promised_nothing):
             call.take(*told, self._moment())
         self._remember(call)
 

@@ -1,9 +1,9 @@
 """A disk that can lose what was not synced, fill up, and fail.
 
 `SimulatedStore` is the real store, in memory. After each of its commits the disk takes an image of the
-database. With `synchronous=FULL`, which is asked of SQLite and not of the settings, that image is on the
-disk when the commit returns. Else it is *unsynced*: a loss of power leaves what was synced last, or any
-one of the later commits, since a write-ahead log loses its end and nothing before it.
+database. With `synchronous=FULL`, which is asked of SQLite at each commit and not of the settings, that
+image is on the disk when the commit returns. Else it is *unsynced*: a loss of power leaves what was
+synced last, or any one of the later commits: a write-ahead log loses its end and nothing before it.
 
 A failed fsync is as SQLite has it: the commit is refused and rolled back, and yet its frames may be in
 the log. If the power is lost before the next commit, it may be there after all: a *phantom*.
@@ -12,12 +12,13 @@ the log. If the power is lost before the next commit, it may be there after all:
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 import apsw
 
 from trikv.database import Durability
+from trikv.state import NodeState
 from trikv.store import Store
 
 FSYNC_LEVEL = 2  # PRAGMA synchronous = FULL
@@ -37,6 +38,12 @@ class Disk:
         self.full = False
         self.failing = False
         """Each commit fails when it is synced."""
+        self.slow_s = 0.0
+        """How long it takes at most, if that is longer than the others' disks take."""
+        self.watched: Callable[[NodeState, NodeState], None] | None = None
+        """Is told what a node knew of itself before and after a commit that has changed it."""
+        self.copy: bytes | None = None
+        """A copy of its image, for `put_back`."""
 
     def committed(self, image: bytes, *, synced: bool) -> None:
         self.phantom = None
@@ -48,12 +55,6 @@ class Disk:
             if len(self.unsynced) > MAX_UNSYNCED:
                 self.image = self.unsynced.pop(0)
 
-    def process_killed(self) -> None:
-        """The system lives on, and writes what it was given."""
-        if self.unsynced:
-            self.image = self.unsynced[-1]
-            self.unsynced.clear()
-
     def power_lost(self, rng: random.Random) -> None:
         """What was not synced may be gone, what was refused may be there."""
         phantoms = [self.phantom] if self.phantom is not None else []
@@ -61,9 +62,28 @@ class Disk:
         self.phantom = None
         self.unsynced.clear()
 
+    def write_back(self) -> None:
+        """The system writes, by itself, what it was given."""
+        if self.unsynced:
+            self.image = self.unsynced[-1]
+            self.unsynced.clear()
+
     def wipe(self) -> None:
         self.image = self.phantom = None
         self.unsynced.clear()
+
+    def put_back(self) -> None:
+        """What is on it is that copy."""
+        self.wipe()
+        self.image = self.copy
+
+
+def copied_state(image: bytes) -> NodeState:
+    """What the node of an image knows of itself."""
+    disk = Disk()
+    disk.image = image
+    with closing(SimulatedStore(disk)) as store:
+        return store.state
 
 
 class SimulatedStore(Store):
@@ -87,7 +107,7 @@ class SimulatedStore(Store):
     def transaction(self, *, synced: bool = False) -> Iterator[None]:
         if self.frozen:
             raise apsw.ReadOnlyError("this disk belongs to a later start")
-        changes = self._writer.total_changes()
+        changes, before = self._writer.total_changes(), self.state
         with super().transaction(synced=synced):
             yield
             on_disk = self._writer.execute("PRAGMA synchronous").get >= FSYNC_LEVEL
@@ -99,6 +119,8 @@ class SimulatedStore(Store):
                 raise apsw.IOError("disk I/O error")
         if changed and not self._writer.in_transaction:
             self._disk.committed(self._image(), synced=on_disk)
+            if self._disk.watched is not None and self.state != before:
+                self._disk.watched(before, self.state)
 
     def _image(self) -> bytes:
         image = self._writer.serialize("main")
@@ -108,5 +130,5 @@ class SimulatedStore(Store):
     def close(self) -> None:
         """Once closed it is looked at by the tests yet, and changes nothing any more."""
         if not self.frozen:
-            self._disk.process_killed()  # a close syncs, too
+            self._disk.write_back()  # a close syncs, too
             self.frozen = True

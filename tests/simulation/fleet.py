@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
+import outcome
 import trio
 
 from tests.simulation.disk import Disk, SimulatedStore
@@ -126,8 +127,8 @@ class Fleet(trio.abc.Instrument):
                     config,
                     store=life.store,
                     transport=_From(self.network, life),
-                    run_blocking=_SlowDisk(self, life),
-                    disk=_FitfulDisk(self),
+                    run_blocking=_Threads(self, life),
+                    disk=_FitfulDisk(self, self.disks[life.name]),
                     url=f"http://{life.name}",
                     now_us=self.clocks[life.name],
                     rng=random.Random(self.rng.randrange(2**32)),
@@ -170,17 +171,17 @@ class Fleet(trio.abc.Instrument):
             self.stores[life.name] = SimulatedStore(self.disks[life.name])
             self.note(f"ended {life.name}")
 
-    def crash(self, name: str) -> None:
+    def crash(self, name: str, *, power_fails: bool | None = None) -> None:
         """Kill it, at once. If the power fails, too, what its disk had not synced may be lost."""
         life = self._lives.pop(name)
         self.note(f"crash {name}")
         life.dead = life.store.frozen = True
         self._take_off(name)
         disk = self.disks[name]
-        if self.power_fails:
+        if self.power_fails if power_fails is None else power_fails:
             disk.power_lost(self.rng)
         else:
-            disk.process_killed()
+            disk.write_back()
         self.stores[name] = SimulatedStore(disk)
         life.scope.cancel()
 
@@ -213,6 +214,12 @@ class Fleet(trio.abc.Instrument):
         """Empty the disk of a node that is down."""
         self.note(f"wipe {name}")
         self.disks[name].wipe()
+        self.stores[name] = SimulatedStore(self.disks[name])
+
+    def put_back(self, name: str) -> None:
+        """Let a node that is down have the copy of its disk again."""
+        self.note(f"put back {name}")
+        self.disks[name].put_back()
         self.stores[name] = SimulatedStore(self.disks[name])
 
     def states(self) -> dict[str, NodeState]:
@@ -302,22 +309,44 @@ class _From:
         return reply
 
 
-class _SlowDisk:
-    """Blocking work takes a while before and after, in which the node may crash. Not cancellable."""
+class _Threads:
+    """Blocking work takes a while before and after, in which the node may crash. Not cancellable.
+
+    It runs at one moment, but for what two threads can do to each other: before any statement outside a
+    transaction the work of another thread may come, a commit between two reads.
+    """
 
     def __init__(self, fleet: Fleet, life: Life) -> None:
         self._fleet = fleet
         self._life = life
+        self._waiting: list[_Work] = []  # that has not begun
 
     async def __call__(self, work: Callable[[], T]) -> T:
-        disk_s, rng = self._fleet.disk_s, self._fleet.rng
+        slow_s = self._fleet.disks[self._life.name].slow_s
+        disk_s, rng = max(self._fleet.disk_s, slow_s), self._fleet.rng
         if not disk_s:
             return await run_inline(work)
+        mine = _Work(work)
+        self._waiting.append(mine)
         await self._take_s(rng.uniform(0, disk_s))
-        try:
-            return work()
-        finally:
-            await self._take_s(rng.uniform(0, disk_s))
+        if mine.ended is None:
+            self._waiting.remove(mine)
+            connection = self._life.store.database.writer
+            connection.exec_trace = self._between if self._waiting else None
+            try:
+                mine.run()
+            finally:
+                connection.exec_trace = None
+        await self._take_s(rng.uniform(0, disk_s))
+        assert mine.ended is not None
+        returned: T = mine.ended.unwrap()
+        return returned
+
+    def _between(self, cursor: object, sql: str, bindings: object) -> bool:
+        connection = self._life.store.database.writer
+        if self._waiting and not connection.in_transaction and self._fleet.rng.random() < 0.5:
+            self._waiting.pop(0).run()
+        return True
 
     async def _take_s(self, disk_s: float) -> None:
         with trio.CancelScope(shield=True):
@@ -325,17 +354,29 @@ class _SlowDisk:
         await self._life.check_lives()
 
 
+class _Work:
+    """What a thread does, and what came of it."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work = work
+        self.ended: outcome.Outcome[Any] | None = None
+
+    def run(self) -> None:
+        self.ended = outcome.capture(self._work)
+
+
 class _FitfulDisk(DiskWatch):
     """Where blocking work takes a while at all, every other commit takes none."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, disk: Disk) -> None:
         super().__init__()
         self._fleet = fleet
+        self._disk = disk
         self._quick = False
 
     @property
     def quick(self) -> bool:
-        return self._quick
+        return self._quick and not self._disk.slow_s
 
     def timed(self, work: Callable[[], T]) -> T:
         self._quick = self._fleet.disk_s > 0 and self._fleet.rng.random() < 0.5

@@ -10,6 +10,7 @@ know: the shorter a run, the faster it shrinks.
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from trio.testing import MockClock
 
 from tests.simulation.clients import KEYS, KINDS
+from tests.simulation.plans import PLANS, Plan
 from tests.simulation.simulation import Setup, Simulation, open_simulation, seed_scheduler
 from tests.simulation.walk import TOTAL, Run, repairs, replayed_by, written_down
 
@@ -92,7 +94,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.host: Host | None = None
         self.simulation: Simulation | None = None
-        self.failed = False
+        self.failed = self.planned = False
         self.run = Run(Setup(0))
 
     @initialize(
@@ -279,6 +281,25 @@ class Machine(RuleBasedStateMachine):
     @rule(node=NUMBERS, cut=st.booleans())
     def wire(self, node: int, cut: bool) -> None:
         self.do("wire", node=node, cut=cut)
+
+    @rule(together=st.lists(NUMBERS, min_size=1, max_size=3, unique=True))
+    def turn(self, together: list[int]) -> None:
+        """These are apart from all others from now on, and together."""
+        assert self.simulation is not None
+        count = len(self.simulation.fleet.names)
+        apart = {number % count for number in together}
+        others = [number for number in range(count) if number not in apart]
+        self.do("turn", groups=[sorted(apart), others])
+
+    @precondition(lambda self: not self.planned)
+    @rule(plan=st.sampled_from(PLANS), seed=st.integers(0, 1000))
+    def plan(self, plan: Plan, seed: int) -> None:
+        """One in a run: each takes as long as many other steps."""
+        assert self.simulation is not None
+        self.planned = True
+        self.do("calm")
+        for name, arguments in plan(self.simulation, random.Random(seed)):
+            self.do(name, **arguments)
 
     # -- the end ------------------------------------------------------------------------------------
 

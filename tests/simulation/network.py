@@ -67,6 +67,12 @@ class Network:
         self.cut: set[frozenset[str]] = set()
         """Pairs of names between which nothing travels."""
         self.cut_one_way: set[tuple[str, str]] = set()
+        self.blocked: set[tuple[str, str]] = set()
+        """Pairs of which the first reaches the second with answers only, as behind a firewall."""
+        self.rejects = False
+        """Whether a cut is noticed at once."""
+        self.held: dict[tuple[str, str], trio.Event] = {}
+        """Requests wait at a node for these events, by the node and how their targets begin."""
         self.loss = 0.0
         self.silence = 0.0
         """How many of the losses nobody notices until time is up."""
@@ -102,7 +108,10 @@ class Network:
         self._note(f"#{number} {sender} > {name} {method} {target} {key}", body)
         try:
             with trio.fail_after(timeout_s):
+                if (sender, name) in self.blocked:
+                    await self._meet_cut(name)
                 await self._travel(sender, name)
+                await self._wait_if_held(name, target)
                 if self.before is not None:
                     await self.before(base, target, body)
                 if may_double and self.doubling and self._rng.random() < self.doubling:
@@ -125,11 +134,38 @@ class Network:
         if self.delay_s:
             await trio.sleep(self._rng.uniform(0, self.delay_s))
         if frozenset((sender, receiver)) in self.cut or (sender, receiver) in self.cut_one_way:
-            self.faults += 1
-            await trio.sleep_forever()
+            await self._meet_cut(receiver)
         if self.loss and self._rng.random() < self.loss:
             self.faults += 1
             await self._lose(f"{receiver}: lost")
+
+    async def _meet_cut(self, receiver: str) -> None:
+        self.faults += 1
+        if self.rejects:
+            raise PeerFailed(f"{receiver}: connection refused")
+        await trio.sleep_forever()
+
+    async def _wait_if_held(self, name: str, target: str) -> None:
+        for (node, beginning), released in list(self.held.items()):
+            if node == name and target.startswith(beginning):
+                await released.wait()
+
+    def hold(self, name: str, beginning: str) -> None:
+        """Let requests wait before this node, until `release`, or until their senders give up."""
+        self.held.setdefault((name, beginning), trio.Event())
+
+    def release(self, name: str, beginning: str = "") -> None:
+        for node, held in [*self.held]:
+            if node == name and held.startswith(beginning):
+                self.held.pop((node, held)).set()
+
+    def heal(self) -> None:
+        """Nothing is cut, blocked or held."""
+        self.cut.clear()
+        self.cut_one_way.clear()
+        self.blocked.clear()
+        for name, _ in [*self.held]:
+            self.release(name)
 
     async def _lose(self, what: str) -> None:
         if self.silence and self._rng.random() < self.silence:

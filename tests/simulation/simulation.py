@@ -15,8 +15,9 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from itertools import combinations
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import trio
@@ -31,12 +32,15 @@ import trikv.web.peer
 from loadgen.check.history import History, Shown
 from loadgen.check.verdict import judge
 from tests.simulation.clients import Clients, Kind
+from tests.simulation.disk import copied_state
 from tests.simulation.fleet import Fleet, open_fleet
 from tests.simulation.network import LATE_S
 from tests.support import until
 from trikv.configuration import KEY
-from trikv.errors import SettingError
+from trikv.errors import NotReady, SettingError
 from trikv.lag import LagRange
+from trikv.node import Node
+from trikv.peers import configuration_in
 from trikv.state import NodeState
 from trikv.version import NO_VERSION
 
@@ -45,8 +49,14 @@ S = TypeVar("S", bound=Callable[..., Any])
 #: How long all may take to become quiet once the faults have ceased.
 PEACE_S = 300
 
+#: A machine that starts anew, or whose disk is exchanged, is away so long that all notice.
+NOTICED_S = 5
+
 #: Requests of clients that are under way at most.
 MAX_CALLS = 12
+
+#: What `when` waits for: that a node has promised another's epoch, or that it leads from then on.
+Moment = Literal["promises", "leads"]
 
 #: The names of all steps.
 STEPS: set[str] = set()
@@ -60,10 +70,13 @@ class Setup(NamedTuple):
     write_quorum: int = 3
     durability: Literal["fsync", "os"] = "fsync"
     changes: bool = False
-    """Of the quorum and the members. No disk is emptied then: how many may be depends on the moment."""
+    """Of the quorum and the members."""
     disk_s: float = 0.003
     power_fails: bool = True
     """Whether a crash takes with it what the operating system has not written yet."""
+    request_timeout_s: float = 1.0
+    planned: bool = False
+    """Whether its steps follow plans: see `plans`."""
 
 
 class Broken(AssertionError):
@@ -87,21 +100,27 @@ class Simulation:
         self.write_quorum = setup.write_quorum
         self.left_out: str | None = None
         """A member that the one that leads was started without."""
+        self.lossy: str | None = None
+        """Whose machine has lost power, with DURABILITY=os."""
         self._names = fleet.names
         self._calls = 0
         self._at_peace = False
         self._states = fleet.states()
         self._led: dict[str, str] = {}  # who led an epoch
+        self._old_copies: set[str] = set()  # of the disks that were put back
 
     async def do(self, name: str, **arguments: Any) -> None:
         """Take a step, and check what must hold after it."""
-        assert name in STEPS, name
         self.steps.append((name, arguments))
+        await self._take(name, arguments)
+        self.check_invariants()
+
+    async def _take(self, name: str, arguments: dict[str, Any]) -> None:
+        assert name in STEPS, name
         self.fleet.note(f"-- {name} {arguments}")
         done = getattr(self, name)(**arguments)
         if done is not None:
             await done
-        self.check_invariants()
 
     def _name(self, number: int) -> str:
         return self._names[number % len(self._names)]
@@ -125,7 +144,7 @@ class Simulation:
             self._calls -= 1
 
     @step
-    def load(self, seed: int, calls: int, rate: float = 15.0) -> None:
+    def load(self, seed: int, calls: int, rate: float = 15.0, mostly_reads: bool = False) -> None:
         """So many random requests, beside what comes next, a few per second."""
 
         async def send() -> None:
@@ -134,13 +153,66 @@ class Simulation:
                 await trio.sleep(rng.expovariate(rate))
                 if self._at_peace:
                     return
-                self.call(*self.clients.random_call(rng))
+                self.call(*self.clients.random_call(rng, mostly_reads=mostly_reads))
 
         self.fleet.nursery.start_soon(send)
 
     @step
     async def wait(self, seconds: float) -> None:
         await trio.sleep(seconds)
+
+    @step
+    async def calm(self, seconds: float = 20.0) -> None:
+        """No faults, every node up in its role, all links live; or as much of it as comes in time."""
+        self.heal()
+        self.fleet.disarm()
+        for disk in self.fleet.disks.values():
+            disk.full, disk.failing, disk.slow_s = False, False, 0.0
+        self.left_out = None
+        with trio.move_on_after(seconds):
+            while not self._all_live():
+                self._end_those_in_the_wrong_role()
+                for name in self._leader_last():
+                    if not self.fleet.is_up(name):
+                        await self._start(name)
+                with suppress(trio.TooSlowError, KeyError, NotReady):  # deposed by a stray promise
+                    await self.fleet.wait_live(self.leader, len(self._names) - 1, 10)
+
+    @step
+    async def expect_settled(self) -> None:
+        """With no faults left, the leader's configuration settles, and is what the map says.
+
+        Nothing is expected unless all links are live already.
+        """
+        if not self._all_live():
+            return
+        node = self.fleet.nodes[self.leader]
+        try:
+            await until(partial(self._settled, node), PEACE_S)
+        except trio.TooSlowError:
+            raise Broken(self._unsettled(node)) from None
+
+    def _all_live(self) -> bool:
+        node = self.fleet.nodes.get(self.leader)
+        leader = None if node is None else node.leader
+        return leader is not None and leader.live_links == len(self._names) - 1
+
+    def _settled(self, node: Node) -> bool:
+        """Also once it leads no more."""
+        leadership = node.leadership
+        if leadership is None or leadership.leader.deposed is not None:
+            return True
+        if self.fleet.nodes.get(node.config.node_id) is not node:
+            return True
+        known, written = leadership.reconfiguration, configuration_in(node.store.get(KEY))
+        return written is not None and known.settled and known.configuration == written[1]
+
+    def _unsettled(self, node: Node) -> str:
+        known = node.require_leadership().reconfiguration
+        return (
+            f"{node.config.node_id} goes by {known.configuration}, pending {known.pending}, and its "
+            f"map says {configuration_in(node.store.get(KEY))}: not settled after {PEACE_S} s"
+        )
 
     # -- steps: faults ------------------------------------------------------------------------------
 
@@ -181,6 +253,7 @@ class Simulation:
                 leads=leads,
                 write_quorum=quorum,
                 durability=self.setup.durability,
+                request_timeout_s=self.setup.request_timeout_s,
                 others=others,
             )
         except SettingError:  # its disk does not let it: it has said so, and ended
@@ -190,12 +263,107 @@ class Simulation:
     def wipe(self, node: int) -> None:
         """Empty the disk of a node that is down."""
         name = self._name(node)
-        new = {n for n, state in self.fleet.states().items() if state.new} | {name}
-        may = not self.setup.changes and len(new) <= self.write_quorum
-        if may and not self.fleet.is_up(name):
+        if self._may_lose(name) and not self.fleet.is_up(name):
             self.fleet.wipe(name)
             del self._states[name]
             self._met("wipe")
+
+    def _may_lose(self, name: str) -> bool:
+        """Whether no more disks are lost at a time, this one included, than any quorum allows.
+
+        One that may be in force: that is, which any node knows of.
+        """
+        states = self.fleet.states()
+        floor = max(state.floor for state in states.values())
+        lost = {n for n, state in states.items() if state.new or state.watermark < floor} | {name}
+        if not self.setup.changes:
+            lost = {n for n in lost if n == name or states[n].new or n in self._old_copies}
+            return len(lost) <= self.write_quorum
+        known = [configuration_in(store.get(KEY)) for store in self.fleet.stores.values()]
+        quorums = [v.write_quorum for one in known if one is not None for v in one[1].all_voters]
+        return len(lost) <= min(quorums, default=0)
+
+    @step
+    def keep_copy(self, node: int) -> None:
+        """Copy a node's disk."""
+        disk = self.fleet.disks[self._name(node)]
+        disk.copy = disk.image
+
+    @step
+    async def put_back(self, node: int) -> None:
+        """Put the copy back on the disk of a node that is down, if everybody can tell how old it is."""
+        await trio.sleep(NOTICED_S)
+        name = self._name(node)
+        disk = self.fleet.disks[name]
+        if disk.copy is None or self.fleet.is_up(name) or not self._may_lose(name):
+            return
+        states = [state for state in self.fleet.states().values() if not state.new]
+        floor = min((state.floor for state in states), default=NO_VERSION)
+        if copied_state(disk.copy).watermark < floor:
+            self.fleet.put_back(name)
+            del self._states[name]
+            self._old_copies.add(name)
+            self._met("old copy put back")
+
+    @step
+    async def lose_power(self, node: int) -> None:
+        """Crash it with what the system has not written. One machine in a run: more may be too many."""
+        name = self._name(node)
+        if self.fleet.is_up(name) and self.lossy in (None, name):
+            self.lossy = name
+            self.fleet.crash(name, power_fails=True)
+            self._met("loss of power")
+            await trio.sleep(NOTICED_S)
+
+    @step
+    def write_back(self, node: int) -> None:
+        """A node's system writes all that it was given."""
+        self.fleet.disks[self._name(node)].write_back()
+
+    @step
+    def turn(self, groups: list[list[int]]) -> None:
+        """Only those of one group reach each other from now on; a node in none reaches nobody."""
+        self.heal()
+        group = {self._name(node): i for i, nodes in enumerate(groups) for node in nodes}
+        for one, other in combinations(self._names, 2):
+            if group.get(one, one) != group.get(other, other):
+                self.fleet.cut.add(frozenset((one, other)))
+        self._met("partition turned")
+
+    @step
+    def block(self, node: int, other: int) -> None:
+        """Nothing that a node asks reaches another, whose own requests it answers."""
+        self.fleet.network.blocked.add((self._name(node), self._name(other)))
+        self._met("cut")
+
+    @step
+    def hold(self, node: int, what: Literal["promise", "records"]) -> None:
+        """Let requests of that kind wait before a node, until they are released or given up."""
+        self.fleet.network.hold(self._name(node), f"/replica/{what}")
+        self._met("hold")
+
+    @step
+    def release(self, node: int, what: Literal["promise", "records"]) -> None:
+        self.fleet.network.release(self._name(node), f"/replica/{what}")
+
+    @step
+    def when(self, node: int, moment: Moment, steps: list[tuple[str, dict[str, Any]]]) -> None:
+        """Once a node's disk has it, take these steps: in the midst of whatever is going on."""
+        disk = self.fleet.disks[self._name(node)]
+
+        async def take() -> None:
+            for name, arguments in steps:
+                await self._take(name, arguments)
+
+        def look(before: NodeState, after: NodeState) -> None:
+            promised = after.promised > before.promised
+            own = after.promised.instance == after.instance
+            if (after.led > before.led) if moment == "leads" else (promised and not own):
+                disk.watched = None
+                self.fleet.note(f"-- {self._name(node)} {moment}")
+                self.fleet.nursery.start_soon(take)
+
+        disk.watched = look
 
     @step
     def cut(self, node: int, other: int, one_way: bool = False) -> None:
@@ -217,14 +385,19 @@ class Simulation:
 
     @step
     def heal(self) -> None:
-        self.fleet.cut.clear()
-        self.fleet.network.cut_one_way.clear()
+        self.fleet.network.heal()
 
     @step
     def weather(
-        self, loss: float = 0.0, silence: float = 0.0, delay_s: float = 0.0, doubling: float = 0.0
+        self,
+        loss: float = 0.0,
+        silence: float = 0.0,
+        delay_s: float = 0.0,
+        doubling: float = 0.0,
+        rejects: bool = False,
     ) -> None:
         network = self.fleet.network
+        network.rejects = rejects
         network.loss, network.silence = loss, silence
         network.delay_s, network.doubling = delay_s, doubling
 
@@ -235,10 +408,12 @@ class Simulation:
         self._met("clock jump")
 
     @step
-    def disk(self, node: int, full: bool = False, failing: bool = False) -> None:
+    def disk(
+        self, node: int, full: bool = False, failing: bool = False, slow_s: float = 0.0
+    ) -> None:
         """A disk that is full takes nothing; one that fails refuses each commit at its sync."""
         disk = self.fleet.disks[self._name(node)]
-        disk.full, disk.failing = full, failing
+        disk.full, disk.failing, disk.slow_s = full, failing, slow_s
         if full or failing:
             self._met("disk")
 
@@ -270,18 +445,26 @@ class Simulation:
         self._met("takeover")
 
     @step
-    def quorum(self, write_quorum: int) -> None:
-        """Ask the one that leads to change it, beside what comes next."""
+    def quorum(self, write_quorum: int, patience_s: float = 1e6, none: bool = False) -> None:
+        """Ask the one that leads to change it, beside what comes next, and perhaps hang up.
+
+        To none: from then on no write is promised anything, so clients are told of none.
+        """
         if self.setup.changes:
-            asked = {"write_quorum": 1 + write_quorum % (len(self._names) - 1)}
-            self._admin("/admin/quorum", asked)
+            asked = 0 if none else 1 + write_quorum % (len(self._names) - 1)
+            self.clients.promised_nothing |= none
+            self._admin("/admin/quorum", {"write_quorum": asked}, patience_s)
             self._met("quorum change")
 
     @step
-    def lag(self, low_ms: int, high_ms: int) -> None:
-        node = self.fleet.nodes.get(self.leader)
-        if node is not None and node.leader is not None:
-            node.leader.lag.set(LagRange(low_ms, high_ms))
+    def lag(self, low_ms: int, high_ms: int, node: int | None = None) -> None:
+        """Of the one that leads to all, or to one node."""
+        leads = self.fleet.nodes.get(self.leader)
+        if leads is None or leads.leader is None:
+            return
+        follower = None if node is None else f"http://{self._name(node)}"
+        if follower is None or follower in leads.leader.lag.of:
+            leads.leader.lag.set(LagRange(low_ms, high_ms), follower)
 
     @step
     def wire(self, node: int, cut: bool) -> None:
@@ -290,9 +473,12 @@ class Simulation:
         if cut:
             self._met("cut")
 
-    def _admin(self, target: str, content: dict[str, Any]) -> None:
-        ask = partial(self.fleet.ask, self.leader, "POST", target, content)
-        self.fleet.nursery.start_soon(ask)
+    def _admin(self, target: str, content: dict[str, Any], patience_s: float = 1e6) -> None:
+        async def ask(leader: str) -> None:
+            with trio.move_on_after(patience_s):
+                await self.fleet.ask(leader, "POST", target, content)
+
+        self.fleet.nursery.start_soon(ask, self.leader)
 
     def _met(self, fault: str) -> None:
         self.faults[fault] += 1
@@ -302,6 +488,12 @@ class Simulation:
     def check_invariants(self) -> None:
         """What holds at any moment, on the disks. Raises Broken."""
         states = self.fleet.states()
+        floor = max((state.floor for state in states.values()), default=NO_VERSION)
+        self._old_copies = {
+            name
+            for name in self._old_copies
+            if not states[name].new and states[name].watermark < floor
+        }
         for name, state in states.items():
             state.check_invariants()
             self._check_grows(name, self._states.get(name), state)
@@ -311,9 +503,8 @@ class Simulation:
         self._states = states
         if self.setup.changes or self.setup.durability == "os":
             return  # one that was left out, or has lost something, may be behind
-        floor = max((state.floor for state in states.values()), default=NO_VERSION)
         for name, state in states.items():
-            if not state.new and state.watermark < floor:
+            if not state.new and name not in self._old_copies and state.watermark < floor:
                 raise Broken(f"{name} is at {state.watermark}, below the floor {floor}")
 
     def _check_grows(self, name: str, before: NodeState | None, state: NodeState) -> None:
@@ -333,23 +524,20 @@ class Simulation:
         self.weather()
         fleet.disarm()
         for disk in fleet.disks.values():
-            disk.full = disk.failing = False
+            disk.full, disk.failing, disk.slow_s = False, False, 0.0
+            disk.watched = None
         await trio.sleep(LATE_S)
+        self.lag(0, 0)
         kept = (
             rng.choice((True, False)) and self.left_out is None
         )  # a new takeover would level what differs
         self.left_out = None
-        for name in [name for name in self._names if fleet.is_up(name)]:
-            node = fleet.nodes.get(name)
-            leads = node is not None and node.leader is not None and node.leader.deposed is None
-            follows = node is not None and node.config.role == "follower"
-            if not kept or not (leads if name == self.leader else follows):
+        if not kept:
+            for name in [name for name in self._names if fleet.is_up(name)]:
                 fleet.crash(name)
-            elif leads and node is not None:
-                for link in node.require_leader().links:
-                    node.wires.heal(link.url)
+        self._end_those_in_the_wrong_role()
         await trio.sleep(1)  # what a candidate has on its way yet would depose the last leader
-        for name in sorted(self._names, key=lambda name: name == self.leader):
+        for name in self._leader_last():
             if not fleet.is_up(name):
                 await self._start(name)
         await trio.sleep(5)
@@ -364,7 +552,29 @@ class Simulation:
         except trio.TooSlowError:
             waits = {name: node.waiting_for for name, node in fleet.nodes.items()}
             raise Broken(f"not quiet after {PEACE_S} s; they wait for {waits}") from None
+        await self.expect_settled()
         self.check_invariants()
+
+    def _leader_last(self) -> list[str]:
+        return sorted(self._names, key=lambda name: name == self.leader)
+
+    def _end_those_in_the_wrong_role(self) -> None:
+        """The one that is meant to lead is to lead, or to try; all others are to follow."""
+        for name in [name for name in self._names if self.fleet.is_up(name)]:
+            node = self.fleet.nodes.get(name)
+            role = "leader" if name == self.leader else "follower"
+            leader = None if node is None else node.leader
+            deposed = leader is not None and leader.deposed is not None
+            if (
+                node is None
+                or node.config.role != role
+                or deposed
+                or (role == "leader" and not leader)
+            ):
+                self.fleet.crash(name)
+            elif leader is not None:
+                for link in leader.links:
+                    node.wires.heal(link.url)
 
     async def history(self) -> History:
         """What the clients were told, and what each node holds now."""

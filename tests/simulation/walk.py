@@ -1,6 +1,7 @@
 """Random walks: a run whose steps are drawn from one seed, and how any run is run again.
 
-`run_walk(seed)` draws a setup and then steps, with time between them. `run_steps` takes a setup and
+`run_walk(seed)` draws a setup and then steps, with time between them: one by one, or in every second
+walk mostly by plans (see `plans`). `run_steps` takes a setup and
 steps that were written down, such as those that Hypothesis has found. Both return a `Run`; what must
 hold and does not is raised, with the command that shows it again.
 
@@ -24,12 +25,16 @@ from typing import Any
 import trio
 from trio.testing import MockClock
 
+from tests.simulation.plans import draw_plan
 from tests.simulation.simulation import Setup, Simulation, open_simulation, seed_scheduler
 
 Steps = Sequence[tuple[str, dict[str, Any]]]
 
 #: How long a walk goes on, in simulated time.
 WALK_S = 40.0
+
+#: How many plans there are in a walk of plans.
+PLANS_IN_A_WALK = 2
 
 COMMAND = "python -m tests.simulation"
 
@@ -88,6 +93,8 @@ TOTAL = Total()
 
 def draw_setup(seed: int, **fixed: Any) -> Setup:
     rng = random.Random(seed)
+    if fixed.get("planned", seed % 2 == 1):
+        return _draw_planned(seed, rng)._replace(**fixed)
     followers = rng.randint(2, 5)
     drawn = Setup(
         seed,
@@ -99,7 +106,53 @@ def draw_setup(seed: int, **fixed: Any) -> Setup:
     return drawn._replace(**fixed)
 
 
+def _draw_planned(seed: int, rng: random.Random) -> Setup:
+    """Quorums that leave room for the loss of some, and for partitions in which each side has enough."""
+    followers = rng.choice((2, 3, 3, 4, 5))
+    changes = rng.random() < 0.45
+    durability = "os" if not changes and rng.random() < 0.15 else "fsync"
+    return Setup(
+        seed,
+        followers,
+        write_quorum=rng.choice((1, 1, 2, max(1, followers - 2), followers)[: followers + 1]),
+        durability="os" if durability == "os" else "fsync",
+        changes=changes,
+        disk_s=rng.choice((0.0, 0.003, 0.02)),
+        power_fails=durability == "fsync",
+        request_timeout_s=rng.choice((1.0, 3.0)),
+        planned=True,
+    )
+
+
 async def walk(simulation: Simulation) -> None:
+    if simulation.setup.planned:
+        await planned_walk(simulation)
+    else:
+        await random_walk(simulation)
+
+
+async def planned_walk(simulation: Simulation) -> None:
+    """Clients that ask all the time, and two plans, each in the calm; between them single faults."""
+    rng = random.Random(simulation.setup.seed + 1)
+    await simulation.do(
+        "weather",
+        loss=rng.choice((0.0, 0.0, 0.0, 0.02)),
+        delay_s=rng.choice((0.0, 0.0, 0.01)),
+        rejects=rng.random() < 0.6,
+    )
+    seed, reads = rng.randrange(2**32), rng.random() < 0.5
+    await simulation.do("load", seed=seed, calls=500, rate=8.0, mostly_reads=reads)
+    for _ in range(PLANS_IN_A_WALK):
+        await simulation.do("calm")
+        for name, arguments in draw_plan(simulation, rng):
+            await simulation.do(name, **arguments)
+        if simulation.setup.durability == "fsync":
+            for name, arguments in draw_steps(simulation, rng):
+                await simulation.do(name, **arguments)
+                await simulation.do("wait", seconds=rng.expovariate(2))
+
+
+async def random_walk(simulation: Simulation) -> None:
     """Clients that ask all the time, and a fault every second."""
     rng = random.Random(simulation.setup.seed + 1)
     await simulation.do(

@@ -67,7 +67,8 @@ class Watcher:
                 self._feed.lost(trio.current_time())
             if not self._calm and self._rng.random() < 0.1:
                 self._begin()
-            await trio.sleep(self._rng.uniform(0, 0.3))
+            asleep = not self._calm and self._rng.random() < 0.1  # and what it misses may be purged
+            await trio.sleep(self._rng.uniform(0, 20 if asleep else 0.3))
 
     async def _read(self, node: Node) -> None:
         """One stream, cut off somewhere."""
