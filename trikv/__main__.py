@@ -57,6 +57,7 @@ def main() -> int:
 def run_node(*, stop_at_eof: bool = False) -> int:
     """The same with settings from the environment and nothing else; the exit code."""
     exit_code = 0
+    sys.unraisablehook = logs.unraisable
     os.umask(0o077)  # what a node writes down is its user's business alone
     try:
         try:

@@ -147,6 +147,12 @@ def set_up(level: str) -> None:
     logger.setLevel(level)
 
 
+def unraisable(failed: sys.UnraisableHookArgs) -> None:
+    """Log what cannot be raised, as in a finalizer; Python's own hook would wait for whoever reads."""
+    told = {"fields": {"where": repr(failed.object)}}
+    logger.error("unraisable", exc_info=failed.exc_value, extra=told)
+
+
 def lost_lines() -> int:
     """How many lines were lost, as standard error was not read fast enough."""
     return 0 if _writer is None else _writer.lost

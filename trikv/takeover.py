@@ -81,6 +81,7 @@ class Takeover:
     ) -> None:
         self.waiting_for: list[str] = ["its takeover to begin"]
         """What is missing, in words."""
+        self._trouble = logs.Trouble()
         self._name = name
         self._remotes = {url: Remote(transport, url, request_timeout_s) for url in urls}
         self._write_quorum = write_quorum
@@ -321,9 +322,9 @@ class Takeover:
             self._problems[url] = failure.detail
 
     def _wait_for(self, what: list[str]) -> None:
-        if what != self.waiting_for:
+        if what != self.waiting_for and self._trouble.is_news(*what):
             logs.info("takeover.waits", waiting_for="; ".join(what))
-            self.waiting_for = what
+        self.waiting_for = what
 
     # -- what the members hold ----------------------------------------------------------------------
 

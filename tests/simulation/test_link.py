@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import msgspec
 import pytest
 import trio
@@ -57,6 +59,36 @@ async def test_a_follower_that_is_down_is_asked_ever_more_rarely(autojump_clock:
         await trio.sleep(60)
         asked = len(cluster.network.seen)
         assert 60 / trikv.link.LAST_BACKOFF_S <= asked <= 2 * 60 / trikv.link.LAST_BACKOFF_S + 1
+
+
+async def test_a_follower_whose_disk_is_full_costs_its_leader_two_lines(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_cluster(2, write_quorum=1) as cluster:
+        full, link = cluster.urls[1], cluster.leader.links[1]
+        refused = True
+
+        async def refuse(url: str, target: str, body: bytes | None) -> None:
+            await trio.lowlevel.checkpoint()
+            if refused and url == full and body and b'"key":"k"' in body:
+                raise PeerFailed(f"{url}{target}: answered 507: database or disk is full")
+
+        caplog.set_level(logging.INFO, "trikv")
+        cluster.network.before = refuse
+        await put(cluster.node, "k", 1)
+        downs = link.tally.downs
+        await trio.sleep(60)
+        assert link.tally.downs > downs + 15, "it is tried again and again"
+        said = [record.getMessage() for record in caplog.records]
+        assert said == ["link.down", "link.syncing"]
+        refused = False
+        await until(lambda: link.live)
+        assert [record.getMessage() for record in caplog.records][2:] == ["link.live"]
+        refused = True
+        await put(cluster.node, "k", 2)
+        await trio.sleep(60)
+        said = [record.getMessage() for record in caplog.records]
+        assert said[3:] == ["link.down", "link.syncing"], "another trouble is news"
 
 
 async def test_a_silent_follower_holds_bounded_memory_and_nobody_up(

@@ -7,6 +7,7 @@ told to.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -20,6 +21,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.unit.stored import spoil_text
+from trikv import committer
 from trikv.committer import (
     LONG_S,
     MAX_GROUP,
@@ -224,6 +226,23 @@ async def test_after_a_failure_the_committer_goes_on(bench: Bench) -> None:
     assert await bench.committer.commit(put("good")) == "good"
     bench.store.failing = set()
     assert await bench.committer.commit(put("bad")) == "bad"
+
+
+async def test_a_disk_that_refuses_is_logged_once_and_so_is_that_it_works_again(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "trikv")
+    bench.store.failing = {"large"}
+    for index in range(60):  # on a nearly full disk small changes fit, and large ones do not
+        await bench.commit("large")
+        await bench.commit(f"small{index}")
+    assert [record.getMessage() for record in caplog.records] == ["storage.failed"]
+    monkeypatch.setattr(committer, "RECOVERED_S", 0.0)
+    for index in range(3):
+        await bench.commit(f"after{index}")
+    await bench.commit("large")
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["storage.failed", "storage.recovered", "storage.failed"]
 
 
 async def test_a_cancelled_callers_change_still_lands(bench: Bench) -> None:

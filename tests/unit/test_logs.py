@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -145,3 +146,18 @@ def test_a_trouble_whose_lines_differ_each_time_takes_no_more_memory() -> None:
     for count in range(1000):
         assert trouble.is_news(str(count))
     assert len(trouble._logged_s) <= logs.KEPT_LINES
+
+
+def test_what_cannot_be_raised_is_logged(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs.set_up("INFO")
+    monkeypatch.setattr(sys, "unraisablehook", logs.unraisable)
+
+    class Finalized:
+        def __del__(self) -> None:
+            raise RuntimeError("at the end")
+
+    one = Finalized()
+    del one
+    (line,) = lines()
+    assert " ERROR unraisable where=" in line
+    assert "RuntimeError: at the end" in line
