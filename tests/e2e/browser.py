@@ -49,7 +49,7 @@ class Page:
         self.url = url
         self.browser.get(f"{url}/ui")
         if live:
-            self.until(lambda: self.text("#connection") == "live", "the page is live")
+            self.until(lambda: self.text("#connection") == "connected", "the page is connected")
 
     def resize(self, width: int, height: int = 900) -> None:
         self._command(

@@ -117,6 +117,21 @@ def test_a_node_that_is_killed_by_somebody_else_is_told_and_can_be_started_again
         all_gone(pids_in(terminal.shown))
 
 
+def test_a_leader_that_was_killed_is_never_shown_as_well() -> None:
+    with Terminal(COMMAND) as terminal:
+        pids = ready(terminal)
+        terminal.until("all is well")
+        terminal.press("1k")
+        terminal.until("node1 is killed (SIGKILL)")
+        told = terminal.until("no leader can be reached")
+        frames = told.split("\x1b[H")
+        killed = next(index for index, one in enumerate(frames) if "is killed (SIGKILL)" in one)
+        assert not any("all is well" in one for one in frames[killed:])
+        terminal.press("q")
+        assert terminal.end() == 0
+        all_gone(pids)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_stops_the_nodes_and_gives_the_terminal_back(number: signal.Signals) -> None:
     with Terminal(COMMAND) as terminal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -155,7 +156,8 @@ def test_a_wire_is_cut_by_a_press_on_it_and_all_are_healed_at_once(page: Page) -
     page.until(lambda: page.count(".card-of[data-state='cut']") == 1, "it is cut")
     page.click("#heal-all")
     page.until(lambda: page.count(".card-of[data-state='live']") == 5, "it is healed")
-    page.until(lambda: not page.shown("#heal-all"), "nothing is left to heal")
+    disabled = lambda: page.attribute("#heal-all", "aria-disabled") == "true"  # noqa: E731
+    page.until(disabled, "nothing is left to heal")
     page.check()
 
 
@@ -199,6 +201,93 @@ def test_a_write_that_is_not_confirmed_says_so(page: Page, nodes: Nodes) -> None
     page.until(lambda: page.attribute(row("unsure"), "data-outcome") == "unconfirmed", "and drawn")
     cut(nodes, "follower1", "follower2", "follower3", "follower4", "follower5")  # it goes nowhere
     page.check(REFUSED)
+
+
+def test_a_follower_that_is_cut_off_is_not_said_to_be_due(page: Page, nodes: Nodes) -> None:
+    set_lag(nodes, 300, 300)
+    write(page, "cut", "1")
+    page.until(lambda: "due after 300 ms" in page.text("#waterfall-detail"), "it is on its way")
+    cut(nodes, "follower1")
+    page.until(lambda: "follower1 is cut off" in page.text("#waterfall-detail"), "it is cut off")
+    page.until(lambda: page.attribute(row("cut"), "data-outcome") == "confirmed", "confirmed")
+    assert "follower1 due" not in page.text("#waterfall-detail")
+    page.check()
+
+
+def test_the_legend_shows_a_cut_wire_as_it_is_drawn(page: Page, nodes: Nodes) -> None:
+    cut(nodes, "follower1")
+    page.until(lambda: page.count(".wire[data-state='cut']") == 1, "it is drawn")
+    style = "const s = getComputedStyle(document.querySelector(arguments[0]));"
+    style += "return [s.stroke, s.strokeDasharray, s.strokeWidth]"
+    drawn = page.js(style, ".wire[data-state='cut'] .stroke")
+    assert page.js(style, ".key.wire-cut path") == drawn
+    page.check()
+
+
+def test_healing_all_moves_nothing_and_touches_nothing(page: Page, nodes: Nodes) -> None:
+    top = "return document.querySelector(arguments[0]).getBoundingClientRect().top + scrollY"
+    before = page.js(top, "#write-form")
+    cut(nodes, "follower1", "follower2")
+    page.until(lambda: page.attribute("#heal-all", "aria-disabled") == "false", "it can be healed")
+    gap = "const [a, b] = ['#wires', '#heal-all'].map(s => document.querySelector(s));"
+    gap += "return b.getBoundingClientRect().top - a.getBoundingClientRect().bottom"
+    assert page.js(gap) >= 4
+    assert page.js(top, "#write-form") == before
+    page.click("#heal-all")
+    page.until(lambda: page.count(".card-of[data-state='live']") == 5, "healed")
+    assert page.js(top, "#write-form") == before
+    page.check()
+
+
+def test_a_window_that_was_narrow_and_is_wide_again_is_as_before(page: Page, nodes: Nodes) -> None:
+    nodes.leader.put("a", 1)
+    page.until(lambda: page.count("#histogram svg") == 1, "the histogram is drawn")
+    widths = "return ['.topology', '.side', '.controls', '.latency', '#histogram svg', '#rate svg']"
+    widths += ".map(s => Math.round(document.querySelector(s).getBoundingClientRect().width))"
+    before = page.js(widths)
+    for width in (760, 390, 1280):
+        page.resize(width)
+        page.until(lambda: page.overflow() <= 0, f"it fits {width} px")
+    page.until(lambda: page.js(widths) == before, "all is as wide as before")
+    page.check()
+
+
+def test_latency_is_a_linear_histogram_beside_what_theory_expects(page: Page, nodes: Nodes) -> None:
+    set_lag(nodes, 0, 300)
+    page.click("#burst")
+    page.until(lambda: "100 confirmed" in page.text("#burst-result"), "it is over")
+    high = "return [...document.querySelectorAll('#histogram rect.quorum')]"
+    high += ".filter(e => +e.getAttribute('height') > 0).length"
+    page.until(lambda: page.js(high) >= 6, "more than a few bars")
+    marks = "return [...document.querySelectorAll('#histogram g text')].map(e => e.textContent)"
+    at = [int(text.removesuffix(" ms")) for text in page.js(marks)]
+    assert len({later - earlier for earlier, later in itertools.pairwise(at)}) == 1, at
+    page.until(lambda: page.attribute("#histogram .theory", "d"), "the curve is drawn")
+    points = re.findall(r"[ML]([\d.]+) ([\d.]+)", page.attribute("#histogram .theory", "d") or "")
+    peak = min(points, key=lambda point: float(point[1]))
+    end = float(points[-1][0])  # 300 ms
+    assert float(peak[0]) == pytest.approx(end / 2, rel=0.05)  # of the third of five
+    page.check()
+
+
+def test_names_over_narrow_columns_stand_upright(page: Page, nodes: Nodes) -> None:
+    nodes.leader.put("a", 1)
+    page.resize(390)
+    page.until(lambda: page.count(".key-table.upright") == 1, "they are turned")
+    cut_off = "return [...document.querySelectorAll('.key-table thead span')]"
+    cut_off += ".filter(e => e.scrollHeight > e.clientHeight || e.scrollWidth > e.clientWidth + 1)"
+    cut_off += ".map(e => e.textContent)"
+    assert page.js(cut_off) == []
+    page.resize(1280)
+    page.until(lambda: page.count(".key-table.upright") == 0, "there is room")
+    page.check()
+
+
+def test_the_root_of_a_node_is_its_dashboard(page: Page, nodes: Nodes) -> None:
+    page.browser.get(nodes.leader.url)
+    page.until(lambda: page.text("#connection") == "connected", "the page is connected")
+    assert page.browser.current_url == f"{nodes.leader.url}/ui"
+    page.check()
 
 
 def test_a_write_that_is_refused_says_why(page: Page, nodes: Nodes) -> None:
@@ -344,7 +433,7 @@ def test_the_page_recovers_when_its_node_is_killed_and_started_again(
     page.until(lambda: page.attribute("#connection", "data-state") == "lost", "it is lost")
     assert "trying again" in page.text("#connection")
     nodes.restart(nodes.leader)
-    page.until(lambda: page.text("#connection") == "live", "it is live again")
+    page.until(lambda: page.text("#connection") == "connected", "it is connected again")
     nodes.wait_live(5)
     page.until(lambda: page.attribute("body", "data-role") == "leader", "and shows that it leads")
     page.until(lambda: page.count(".card-of[data-state='live']") == 5, "and knows all wires")
@@ -353,11 +442,42 @@ def test_the_page_recovers_when_its_node_is_killed_and_started_again(
     page.check("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_RESET")
 
 
+def test_a_burst_ends_with_its_node_and_pending_writes_are_followed_no_more(
+    page: Page, nodes: Nodes
+) -> None:
+    set_lag(nodes, 1500, 1500)
+    page.click("#burst")
+    page.until(lambda: page.count(".write[data-outcome='pending']") > 0, "writes wait")
+    nodes.leader.kill()
+    page.until(lambda: "not sent" in page.text("#burst-result"), "the burst is over")
+    assert re.search(r"0 confirmed, [1-9]\d* no_answer; the connection was lost, [89]\d not sent",
+                     page.text("#burst-result"))  # fmt: skip
+    page.until(lambda: page.count(".write[data-outcome='pending']") == 0, "nothing waits")
+    assert "waits for its quorum" not in page.text("#waterfall-detail")
+    assert "not followed to its end" in page.text("#waterfall-detail")
+    nodes.restart(nodes.leader)
+    page.until(lambda: page.text("#connection") == "connected", "it is connected again")
+    nodes.wait_live(5)
+    assert "waits for its quorum" not in page.text("#waterfall-detail")
+    page.check("net::ERR_", REFUSED)
+
+
+def test_a_followers_page_says_that_its_leader_is_gone(page: Page, nodes: Nodes) -> None:
+    page.open(nodes.followers[0].url)
+    page.until(lambda: page.text("#node-ready") == "ready", "it is ready")
+    nodes.leader.pause()
+    page.until(lambda: "has not been heard for" in page.text("#node-ready"), "it says so")
+    page.until(lambda: page.attribute(".wire", "data-state") == "down", "and draws it")
+    nodes.leader.wake()
+    page.until(lambda: page.text("#node-ready") == "ready", "it is ready again")
+    page.check()
+
+
 def test_a_node_that_is_silent_is_a_lost_connection(page: Page, nodes: Nodes) -> None:
     nodes.leader.pause()
     page.until(lambda: page.attribute("#connection", "data-state") == "lost", "it is lost")
     nodes.leader.wake()
-    page.until(lambda: page.text("#connection") == "live", "it is live again")
+    page.until(lambda: page.text("#connection") == "connected", "it is connected again")
     page.check()
 
 

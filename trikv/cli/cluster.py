@@ -24,11 +24,11 @@ import trio
 
 from trikv.cli import bench, survey, terminal
 from trikv.cli.laboratory import Plan, open_laboratory
-from trikv.cli.live import Scene, Story, frame
+from trikv.cli.live import Scene, Story, current, frame
 from trikv.cli.options import Number, as_json_option, explain
 from trikv.cli.outcome import CommandError, ExitCode, failed, usage_error
 from trikv.cli.output import Output
-from trikv.client import ClientError
+from trikv.client import ClientError, Unavailable
 from trikv.client.admin import AdminClient
 from trikv.lag import MAX_DELAY_MS
 from trikv.processes import is_free
@@ -217,17 +217,28 @@ async def _until(ends: trio.Event, scope: trio.CancelScope) -> None:
 async def _look(scene: Scene, client: AdminClient) -> None:
     """Ask the nodes again and again; tell when all is well for the first time, and what changes."""
     was_healthy: bool | None = None
+    laboratory = scene.laboratory
     while True:
-        found = scene.survey = await survey.take(client, timeout_s=ANSWER_S)
+        changes, changed = laboratory.changes, laboratory.changed
+        taken: list[survey.Survey] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_until, changed, nursery.cancel_scope)  # what is asked has grown old
+            taken.append(await survey.take(client, timeout_s=ANSWER_S))
+            nursery.cancel_scope.cancel()
+        if not taken:
+            continue
+        scene.survey, scene.surveyed_changes = taken[0], changes
+        found = current(scene, taken[0])
         if found.healthy != was_healthy and (found.healthy or (was_healthy and not found.moving)):
             if was_healthy is None:
-                scene.story.say("ready", urls=scene.laboratory.urls)
+                scene.story.say("ready", urls=laboratory.urls, dashboard=scene.dashboard)
             elif found.healthy:
                 scene.story.say("healthy")
             else:
                 scene.story.say("unhealthy", problems=found.problems)
             was_healthy = found.healthy
-        await trio.sleep(LOOK_S)
+        with trio.move_on_after(LOOK_S):
+            await changed.wait()
 
 
 # -- keys ---------------------------------------------------------------------------------------------
@@ -300,16 +311,22 @@ async def burst(scene: Scene, client: AdminClient) -> None:
     """A hundred writes, some at a time."""
     measured = bench.Measured()
     numbers = iter(range(BURST_WRITES))
+    lost = False
 
     async def writer() -> None:
+        nonlocal lost
         for number in numbers:
             sent = trio.current_time()
             try:
                 await client.put(f"burst/{number:02}", number)
             except ClientError as error:
                 measured.failures[error.code] += 1
+                if isinstance(error, Unavailable) or error.code == "no_answer":
+                    lost = True  # the rest would fail alike
             else:
                 measured.latencies_ms.append((trio.current_time() - sent) * 1000)
+            if lost:
+                return
 
     async with trio.open_nursery() as nursery:
         for _ in range(BURST_CLIENTS):
@@ -320,6 +337,7 @@ async def burst(scene: Scene, client: AdminClient) -> None:
         writes=BURST_WRITES,
         confirmed=len(ordered),
         failed=sum(measured.failures.values()),
+        not_sent=len(list(numbers)),
         p50_ms=round(bench.percentile(ordered, 0.5), 3) if ordered else None,
         p99_ms=round(bench.percentile(ordered, 0.99), 3) if ordered else None,
     )

@@ -69,6 +69,10 @@ class Laboratory:
         self._locks = {name: trio.Lock() for name in self.names}
         self._told_to_end: set[int] = set()
         self._closed = False
+        self.changes = 0
+        """How often the state of a node has changed."""
+        self.changed = trio.Event()
+        """Set, and replaced, at the next change."""
 
     @property
     def urls(self) -> list[str]:
@@ -204,6 +208,9 @@ class Laboratory:
 
     def _set(self, name: str, state: State, **more: Any) -> None:
         self.states[name] = state
+        self.changes += 1
+        self.changed.set()
+        self.changed = trio.Event()
         event = {"up": "started"}.get(state, state)
         self._say(event, node=name, **more)
 

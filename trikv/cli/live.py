@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import trio
@@ -34,6 +34,15 @@ KEYS = (
 )
 
 HEADS = ("", "node", "role", "link", ">behind", "replica", ">keys", "URL")
+
+#: States of our nodes in which not all is well.
+_AWAY = {
+    "starting": "starts",
+    "stopping": "stops",
+    "stopped": "is stopped",
+    "killed": "is killed",
+    "ended": "has ended by itself",
+}
 
 _REMEMBERED = 200
 
@@ -84,9 +93,12 @@ def worded(event: str, more: dict[str, Any]) -> str:
         case "ended":
             return f"{name} has ended by itself: {detail}"
         case "ready":
-            return f"ready: {', '.join(more['urls'])}"
+            dashboard = f"; dashboard {more['dashboard']}" if "dashboard" in more else ""
+            return f"ready: {', '.join(more['urls'])}{dashboard}"
         case "burst":
             failed = f", {more['failed']} failed" if more["failed"] else ""
+            if more.get("not_sent"):
+                failed += f", {more['not_sent']} not sent: no node took them"
             times = ""
             if more["p50_ms"] is not None:
                 times = f"; p50 {milliseconds(more['p50_ms'])}, p99 {milliseconds(more['p99_ms'])}"
@@ -118,6 +130,8 @@ class Scene:
     story: Story
     began_s: float
     survey: Survey | None = None
+    surveyed_changes: int = 0
+    """Changes of our nodes that were known when the survey began: it tells nothing of later ones."""
     selected: int = 0
     closing: bool = False
     quorum_changes: trio.Lock = field(default_factory=trio.Lock)
@@ -126,12 +140,18 @@ class Scene:
     def name(self) -> str:
         return self.laboratory.names[self.selected]
 
+    @property
+    def dashboard(self) -> str:
+        """The page of the node that was started to lead."""
+        return f"{self.laboratory.url(self.laboratory.leader)}/ui"
+
 
 def frame(scene: Scene, output: Output, columns: int, rows: int, now_s: float) -> list[str]:
     """The lines of the screen: as many as there are rows, none wider than it is."""
     laboratory = scene.laboratory
     names = laboratory.names
     title = f"trikv cluster   {plural('node', len(names))}   up {duration(now_s - scene.began_s)}"
+    title += f"   dashboard {scene.dashboard}"
     top = [
         output.paint(clip(title, columns), "bold"),
         output.paint(clip(f"TRIKV_URLS={','.join(laboratory.urls)}", columns), "dim"),
@@ -139,7 +159,7 @@ def frame(scene: Scene, output: Output, columns: int, rows: int, now_s: float) -
         "",
     ]
     if scene.survey is not None:
-        top += [*status.head(output, scene.survey), ""]
+        top += [*status.head(output, current(scene, scene.survey)), ""]
     top += table(
         HEADS,
         [row(scene, index, name) for index, name in enumerate(names)],
@@ -150,7 +170,7 @@ def frame(scene: Scene, output: Output, columns: int, rows: int, now_s: float) -
     if scene.closing:
         top.append(output.paint(clip("stopping; Ctrl-C kills what is left", columns), "yellow"))
     elif scene.survey is not None:
-        top += status.verdict(output, scene.survey)[:4]
+        top += verdict(scene, output, scene.survey)[:4]
     bottom = ["", *legend(output, columns)]
     room = max(rows - len(top) - len(bottom) - 1, min(_LEAST_EVENTS, rows))
     events = list(scene.story.told)[-room:]
@@ -160,6 +180,25 @@ def frame(scene: Scene, output: Output, columns: int, rows: int, now_s: float) -
     ]
     space = [""] * (rows - len(top) - 1 - len(shown) - len(bottom))
     return [*top, "", *shown, *space, *bottom][:rows]
+
+
+def current(scene: Scene, survey: Survey) -> Survey:
+    """What the nodes said, less what our own processes have made untrue since."""
+    states = scene.laboratory.states
+    problems = [f"{name} {_AWAY[state]}" for name, state in states.items() if state in _AWAY]
+    if scene.surveyed_changes == scene.laboratory.changes:
+        problems += survey.problems
+    leads = survey.leader is None or states.get(survey.leader, "up") not in ("killed", "ended")
+    leader_url = survey.leader_url if leads else None
+    return replace(survey, problems=problems, leader_url=leader_url)
+
+
+def verdict(scene: Scene, output: Output, survey: Survey) -> list[str]:
+    """What is not well, or that all is: as of now, whatever the last answers were."""
+    found = current(scene, survey)
+    if found.healthy and scene.surveyed_changes != scene.laboratory.changes:
+        return [output.paint("looking at the nodes", "yellow")]
+    return status.verdict(output, found)
 
 
 def row(scene: Scene, index: int, name: str) -> list[Cell]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from tests.unit.cli.console import Stream
 from tests.unit.cli.test_output import without_colours
@@ -22,6 +24,7 @@ from trikv.cli.live import KEYS, Scene, Story, frame, worded
 from trikv.cli.outcome import CommandError
 from trikv.cli.output import Output, cells
 from trikv.cli.terminal import keys_in
+from trikv.client import ClientError, OutcomeUnknown, Unavailable
 from trikv.client.admin import AdminClient
 from trikv.processes import HOST, is_free
 
@@ -97,6 +100,91 @@ def test_the_screen_shows_nodes_events_and_keys(monkeypatch: pytest.MonkeyPatch)
         assert f"{key} {does}" in text
 
 
+def healthy() -> survey.Survey:
+    a, b, c = (f"http://127.0.0.1:{port}" for port in (8000, 8001, 8002))
+    followers = [follower_status(b, "node2"), follower_status(c, "node3")]
+    lag = {"min_delay_ms": 0, "max_delay_ms": 200}
+    found = {
+        a: leader_health(node_id="node1", lag=lag),
+        b: follower_health("node2"),
+        c: follower_health("node3"),
+    }
+    return survey.put_together(found, a, replicas(*followers))
+
+
+def shown_by(scene: Scene) -> str:
+    return "\n".join(map(without_colours, frame(scene, scene.story.output, 120, 24, 12.0)))
+
+
+def test_all_is_not_well_once_a_node_was_killed_whatever_was_told_before() -> None:
+    shown = scene()
+    laboratory = shown.laboratory
+    laboratory.states |= dict.fromkeys(laboratory.names, "up")
+    shown.survey = healthy()
+    assert "all is well" in shown_by(shown)
+    laboratory._set("node1", "killed")
+    text = shown_by(shown)
+    assert "all is well" not in text
+    assert "- node1 is killed" in text
+    assert "no leader" in text
+    assert "leader node1" not in text
+    laboratory._set("node1", "up", url="u", pid=1)  # nobody has looked since
+    text = shown_by(shown)
+    assert "all is well" not in text
+    assert "looking at the nodes" in text
+    shown.surveyed_changes = laboratory.changes
+    assert "all is well" in shown_by(shown)
+
+
+def test_the_screen_leads_to_the_dashboard_of_the_leader() -> None:
+    shown = scene()
+    assert "dashboard http://127.0.0.1:8000/ui" in shown_by(shown)
+    shown.laboratory.leader = "node2"
+    assert "dashboard http://127.0.0.1:8001/ui" in shown_by(shown)
+
+
+class LosingClient:
+    """Takes some writes, then is lost."""
+
+    def __init__(self, taken: int, error: ClientError) -> None:
+        self.calls = 0
+        self._taken = taken
+        self._error = error
+
+    async def put(self, key: str, value: object) -> None:
+        self.calls += 1
+        call = self.calls
+        await trio.sleep(0.01)
+        if call > self._taken:
+            raise self._error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Unavailable("gone", code="unreachable"), OutcomeUnknown("gone", code="no_answer")],
+    ids=lambda error: error.code,
+)
+async def test_a_burst_ends_with_the_first_lost_connection(
+    autojump_clock: MockClock, error: ClientError
+) -> None:
+    shown = scene()
+    client = LosingClient(30, error)
+    await cluster.burst(shown, cast(AdminClient, client))
+    assert 30 < client.calls <= 40
+    _, text = shown.story.told[-1]
+    assert f"30 confirmed, {client.calls - 30} failed" in text
+    assert f"{100 - client.calls} not sent" in text
+
+
+async def test_a_burst_goes_on_after_a_write_that_was_not_confirmed(
+    autojump_clock: MockClock,
+) -> None:
+    shown = scene()
+    client = LosingClient(30, OutcomeUnknown("late", code="quorum_not_met"))
+    await cluster.burst(shown, cast(AdminClient, client))
+    assert client.calls == 100
+
+
 def test_every_key_that_is_told_does_something() -> None:
     shown = scene()
     client = cast(AdminClient, None)
@@ -126,6 +214,7 @@ def test_every_key_that_is_told_does_something() -> None:
         ("refused", {"node": "n", "detail": "it is so"}, "n: refused it is so"),
         ("failed", {"detail": "it is so"}, "failed: it is so"),
         ("ready", {"urls": ["u", "v"]}, "ready: u, v"),
+        ("ready", {"urls": ["u"], "dashboard": "u/ui"}, "ready: u; dashboard u/ui"),
         ("cut", {"node": "n"}, "the wire to n is cut"),
         ("healthy", {}, "all is well"),
         ("unhealthy", {"problems": ["a", "b"]}, "not well: a; b"),

@@ -157,7 +157,7 @@ function topologyFlashes(told) {
 function onConnection(state, more) {
   const said = {
     connecting: "connecting",
-    live: "live",
+    live: "connected",
     slow: `this page was too slow: ${more} pictures left out`,
     lost: `connection lost, trying again${more ? ` (${more})` : ""}`,
     asleep: "asleep while nobody looks",
@@ -167,6 +167,7 @@ function onConnection(state, more) {
   setAttr($("connection"), "data-state", state);
   setText($("connection-text"), said);
   setAttr(document.body, "data-connection", state);
+  waterfall.connect(state === "live" || state === "slow");
 }
 
 function chooseTheme(theme) {

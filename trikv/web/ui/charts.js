@@ -1,10 +1,12 @@
 // How long writes took, and how many there were.
 
-import { count, el, ms, onWidth, setAttr, setText, svg } from "./dom.js";
+import { axisStep, count, el, ms, niceAbove, onWidth, setAttr, setText, svg } from "./dom.js";
 
-const SERIES = ["commit", "quorum"];
+const BINS = 24;
+const HIGH = 84;
+const TOP = 14;
 
-/** Latencies of commits and quorums: a pair of bars for each range. */
+/** Latencies of the writes that this page saw confirmed, on a linear axis, and what theory expects of them. */
 export class Histogram {
   constructor(place, summary, model) {
     this.place = place;
@@ -19,21 +21,29 @@ export class Histogram {
   }
 
   draw() {
-    const { histogram } = this.model;
+    const { histogram, seen: { quorumMs } } = this.model;
     if (!this.width || !histogram) return;
-    if (!this.bars) this.#build(histogram.bounds);
-    const most = Math.max(1, ...histogram.commit, ...histogram.quorum);
-    for (const what of SERIES) {
-      histogram[what].forEach((n, index) => {
-        const bar = this.bars[what][index];
-        const height = n ? Math.max(2, (n / most) * this.inner) : 0;
-        setAttr(bar, "height", height.toFixed(1));
-        setAttr(bar, "y", (this.inner + 14 - height).toFixed(1));
-      });
-    }
-    setText(this.most, most > 1 ? count(most) : "");
+    if (!this.bars) this.#build();
+    const theory = this.model.theory();
+    const slowest = quorumMs.reduce((most, one) => Math.max(most, one), 0);
+    const axisMs = niceAbove(Math.max(1, slowest, theory ? (theory.low + theory.range) * 1.05 : 0));
+    this.#drawAxis(axisMs);
+    const counts = new Array(BINS).fill(0);
+    for (const one of quorumMs) counts[Math.min(BINS - 1, Math.floor((one / axisMs) * BINS))] += 1;
+    const curve = theory && theory.range ? expected(theory, axisMs, quorumMs.length || 1) : [];
+    const most = Math.max(1, ...counts, ...(quorumMs.length ? curve.map(([, n]) => n) : []));
+    const scale = quorumMs.length ? most : Math.max(...curve.map(([, n]) => n), 1e-9);
+    counts.forEach((n, index) => {
+      const height = n ? Math.max(2, (n / scale) * HIGH) : 0;
+      setAttr(this.bars[index], "height", height.toFixed(1));
+      setAttr(this.bars[index], "y", (TOP + HIGH - height).toFixed(1));
+    });
+    setAttr(this.theory, "d", curve.map(([at, n], index) =>
+      `${index ? "L" : "M"}${((at / axisMs) * this.width).toFixed(1)} ${(TOP + HIGH - (n / scale) * HIGH).toFixed(1)}`).join(""));
+    setAttr(this.theoryKey, "data-shown", Boolean(curve.length));
+    setText(this.most, quorumMs.length && most > 1 ? count(Math.round(most)) : "");
     const writes = histogram.quorum.reduce((sum, n) => sum + n, 0);
-    setAttr(this.picture, "aria-label", `Latencies of ${writes} writes. Commit: ${this.#share("commit")}. Quorum: ${this.#share("quorum")}.`);
+    setAttr(this.picture, "aria-label", `Latencies of ${quorumMs.length} writes that were seen. Of all ${writes}: commit: ${this.#share("commit")}. Quorum: ${this.#share("quorum")}.`);
     setText(this.summary, this.#words(writes));
   }
 
@@ -42,12 +52,8 @@ export class Histogram {
     const { sample } = this.model;
     const theory = this.model.theoryMs();
     const mean = sample.count ? ` Mean of the last ${count(sample.count)} seen: ${ms(sample.sumMs / sample.count)} ms` : "";
-    const expected = mean && theory !== null ? `; in theory ${ms(theory)} ms.` : mean ? "." : "";
-    return `${count(writes)} confirmed, half of them within ${this.#half()}.${mean}${expected}`;
-  }
-
-  #half() {
-    return this.#quantile("quorum", 0.5);
+    const said = mean && theory !== null ? `; in theory ${ms(theory)} ms.` : mean ? "." : "";
+    return `${count(writes)} confirmed, half of them within ${this.#quantile("quorum", 0.5)}; half of the commits within ${this.#quantile("commit", 0.5)}.${mean}${said}`;
   }
 
   #share(what) {
@@ -65,32 +71,47 @@ export class Histogram {
     return "–";
   }
 
-  #build(bounds) {
-    this.inner = 84;
-    const slot = this.width / (bounds.length + 1);
-    const each = Math.min(11, slot * 0.38);
-    this.picture = svg("svg", { class: "histogram", width: this.width, height: this.inner + 34, role: "img" });
-    this.bars = { commit: [], quorum: [] };
-    for (let index = 0; index <= bounds.length; index += 1) {
-      const middle = (index + 0.5) * slot;
-      SERIES.forEach((what, place) => {
-        const bar = svg("rect", { class: what, x: (middle - each + place * each).toFixed(1), width: (each - 1).toFixed(1), y: this.inner + 14, height: 0 });
-        this.bars[what].push(bar);
-        this.picture.append(bar);
-      });
-      if (index < bounds.length) {
-        const named = Number.isInteger(Math.log10(bounds[index]));
-        const x = ((index + 1) * slot).toFixed(1);
-        this.picture.append(svg("path", { class: "mark", d: `M${x} ${this.inner + 14}v${named ? 6 : 3}` }));
-        if (named) this.picture.append(svg("text", { x, y: this.inner + 31, "text-anchor": "middle" }, bound(bounds[index])));
-      }
+  #drawAxis(axisMs) {
+    if (axisMs === this.axisMs) return;
+    this.axisMs = axisMs;
+    const step = axisStep(axisMs, this.width);
+    const marks = [];
+    for (let at = 0; at <= axisMs * 1.0001; at += step) {
+      const x = ((at / axisMs) * this.width).toFixed(1);
+      const anchor = at === 0 ? "start" : at > axisMs * 0.93 ? "end" : "middle";
+      marks.push(svg("path", { class: "mark", d: `M${x} ${TOP + HIGH}v5` }),
+        svg("text", { x, y: TOP + HIGH + 17, "text-anchor": anchor }, at === 0 ? "0" : bound(+at.toFixed(2))));
     }
-    this.most = svg("text", { class: "most", x: 0, y: 10 });
-    this.picture.append(svg("path", { class: "base", d: `M0 ${this.inner + 14.5}H${this.width}` }), this.most);
-    this.place.replaceChildren(this.picture,
-      el("ul", { class: "legend" }, el("li", {}, el("span", { class: "key bar commit" }), "commit"),
-        el("li", {}, el("span", { class: "key bar quorum" }), "quorum")));
+    this.axis.replaceChildren(...marks);
   }
+
+  #build() {
+    this.axisMs = 0;
+    const slot = this.width / BINS;
+    this.bars = Array.from({ length: BINS }, (_, index) =>
+      svg("rect", { class: "quorum", x: (index * slot + 0.5).toFixed(1), width: Math.max(1, slot - 1).toFixed(1), y: TOP + HIGH, height: 0 }));
+    this.theory = svg("path", { class: "theory" });
+    this.axis = svg("g");
+    this.most = svg("text", { class: "most", x: 0, y: 10 });
+    this.picture = svg("svg", { class: "histogram", width: this.width, height: TOP + HIGH + 20, role: "img" },
+      ...this.bars, svg("path", { class: "base", d: `M0 ${TOP + HIGH + 0.5}H${this.width}` }), this.theory, this.axis, this.most);
+    this.theoryKey = el("li", { class: "of-theory" }, el("span", { class: "key theory" }), "in theory");
+    this.place.replaceChildren(this.picture,
+      el("ul", { class: "legend" }, el("li", {}, el("span", { class: "key bar quorum" }), "confirmed after"), this.theoryKey));
+  }
+}
+
+/** How many of so many writes theory expects in a bin around a latency: points of a curve. */
+function expected({ k, n, low, range }, axisMs, writes) {
+  let ways = k; // n! / ((k - 1)! (n - k)!)
+  for (let index = 1; index <= k; index += 1) ways *= (n - k + index) / index;
+  const points = [];
+  for (let step = 0; step <= 60; step += 1) {
+    const share = step / 60;
+    const density = (ways * share ** (k - 1) * (1 - share) ** (n - k)) / range;
+    points.push([low + share * range, (writes * density * axisMs) / BINS]);
+  }
+  return points;
 }
 
 /** Writes a second, over the last minute. */

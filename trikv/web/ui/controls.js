@@ -74,7 +74,8 @@ export class Controls {
       setAttr(button, "data-state", link.state);
       setText(state, link.state);
     }
-    show($("heal-all"), links.some((link) => link.state === "cut"));
+    // It stays where it is: what comes and goes would move all that is below.
+    setAttr($("heal-all"), "aria-disabled", !links.some((link) => link.state === "cut"));
   }
 
   #buildWires(links) {
@@ -179,7 +180,6 @@ export class Controls {
 
   async #healAll() {
     const cut = this.model.links.filter((link) => link.state === "cut");
-    $("wires").querySelector("button")?.focus(); // the button that had it is about to go
     for (const link of cut) await this.#setWire(link, false);
   }
 
@@ -243,28 +243,31 @@ export class Controls {
       const failures = new Map();
       const began = performance.now();
       let next = 0;
+      let lost = false;
       const write = async () => {
-        while (next < BURST_WRITES) {
+        while (next < BURST_WRITES && !lost) {
           const n = next++;
           try {
             const told = await ask("PUT", `kv/${encodeURIComponent(`burst/${String(n % BURST_KEYS).padStart(2, "0")}`)}?trace=true`, `{"value":${n}}`);
             times.push(told.trace.quorum_ms);
           } catch (problem) {
             failures.set(problem.code, (failures.get(problem.code) ?? 0) + 1);
+            lost ||= problem.code === "no_answer"; // the node is gone: the rest would fail alike
           }
           progress.value += 1;
         }
       };
       await Promise.all(Array.from({ length: BURST_AT_ONCE }, write));
-      this.#burstDone(times, failures, performance.now() - began);
+      this.#burstDone(times, failures, BURST_WRITES - next, performance.now() - began);
     });
   }
 
-  #burstDone(times, failures, tookMs) {
+  #burstDone(times, failures, unsent, tookMs) {
     times.sort((one, other) => one - other);
     const at = (share) => ms(times[Math.min(times.length - 1, Math.floor(times.length * share))]);
     const failed = [...failures].map(([code, n]) => `${n} ${code}`).join(", ");
-    const told = `${times.length} confirmed, ${failed || "none failed"}`;
+    const stopped = unsent ? `; the connection was lost, ${unsent} not sent` : "";
+    const told = `${times.length} confirmed, ${failed || "none failed"}${stopped}`;
     const figures = times.length ? `p50 ${at(0.5)} ms, p95 ${at(0.95)} ms, ${(tookMs / 1000).toFixed(1)} s in all` : "";
     show($("burst-progress"), false);
     setText($("burst"), "100 writes");

@@ -76,6 +76,21 @@ export function onWidth(element, tell) {
   }).observe(element);
 }
 
+/** The next round number. */
+export function niceAbove(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  for (const step of [1, 1.5, 2, 3, 4, 5, 6, 8, 10]) if (step * power >= value) return step * power;
+  return value;
+}
+
+/** How far apart the marks of an axis are. */
+export function axisStep(axisMs, width) {
+  const most = Math.max(2, Math.floor(width / 90));
+  const power = 10 ** Math.floor(Math.log10(axisMs / most));
+  for (const step of [1, 2, 5, 10, 20]) if (axisMs / (step * power) <= most) return step * power;
+  return axisMs;
+}
+
 /** A short text beside the pointer. */
 export function tip(text, x, y) {
   const element = $("tip");

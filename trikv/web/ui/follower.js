@@ -25,7 +25,7 @@ export class FollowerPage {
     const { node, follower } = this.model;
     if (!follower || !this.picture) return;
     const { leader, leader_heard_ms: heard } = follower;
-    const state = leader === null ? "down" : heard === null || heard > 3000 ? "connecting" : "live";
+    const state = leader === null ? "down" : heard === null || heard > 5000 ? "down" : heard > 3000 ? "connecting" : "live";
     setAttr(this.wire, "data-state", state);
     setAttr(this.link, "href", leader ? `${leader.url}/ui` : "#");
     setText(this.leaderName, leader?.node_id ?? "no leader heard of");

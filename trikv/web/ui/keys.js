@@ -1,10 +1,12 @@
 // The newest keys, and which replica has their newest version: "=" has it, "≠" does not yet.
 
-import { $, count, el, setAttr, setText, show } from "./dom.js";
+import { $, count, el, onWidth, setAttr, setText, show } from "./dom.js";
 import { ask, saying } from "./api.js";
 import { compareVersions, nameOf } from "./model.js";
 
 const MANY = 10;
+const CHARACTER_PX = 7;
+const REPLICAS_SHARE = 0.68; // of the table's width, beside the keys
 
 export class Keys {
   constructor(place, heading, model) {
@@ -13,6 +15,11 @@ export class Keys {
     this.model = model;
     this.shape = "";
     this.rows = [];
+    this.width = 0;
+    onWidth(place, (width) => {
+      this.width = width;
+      this.#turnHeads();
+    });
   }
 
   draw() {
@@ -41,14 +48,24 @@ export class Keys {
   #build(links) {
     const many = links.length > MANY;
     const heads = links.map((link, index) =>
-      el("th", { scope: "col", title: nameOf(link) }, many ? headOf(index) : nameOf(link)));
+      el("th", { scope: "col", title: nameOf(link) }, el("span", {}, many ? headOf(index) : nameOf(link))));
     this.body = el("tbody");
     this.table = el("table", { class: `key-table ${many ? "many" : ""}` },
       el("caption", { class: "hidden" }, "The newest keys, and whether each replica has their newest version"),
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "key"), el("th", { scope: "col", title: "leader" }, many ? "L" : "leader"), ...heads)),
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "key"), el("th", { scope: "col", title: "leader" }, el("span", {}, many ? "L" : "leader")), ...heads)),
       this.body);
     this.rows = [];
     this.place.replaceChildren(this.table);
+    this.#turnHeads();
+  }
+
+  /** Names that have no room beside each other stand upright. */
+  #turnHeads() {
+    const { links } = this.model;
+    if (!this.table || links.length > MANY) return;
+    const longest = Math.max("leader".length, ...links.map((link) => nameOf(link).length));
+    const each = (this.width * REPLICAS_SHARE) / (links.length + 1);
+    this.table.classList.toggle("upright", each < longest * CHARACTER_PX);
   }
 
   #addRow(links) {

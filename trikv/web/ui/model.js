@@ -8,6 +8,7 @@ export const SHOWN_KEYS = 30;
 const KEPT_WRITES = 60;
 const RECENT_WRITES = 40; // as many the node follows; older ones it tells nothing more about
 const RATE_SECONDS = 60;
+const SEEN_WRITES = 2000;
 
 export class Model {
   constructor() {
@@ -37,6 +38,7 @@ export class Model {
   forget() {
     this.histogram = null;
     this.sample = { about: "", count: 0, sumMs: 0 };
+    this.seen = { asked: "", quorumMs: [] }; // latencies under one quorum and one lag
   }
 
   takeState(told) {
@@ -115,6 +117,12 @@ export class Model {
 
   /** The mean latency in theory: of the k-th smallest of n lags, if all are drawn alike. */
   theoryMs() {
+    const theory = this.theory();
+    return theory && theory.low + (theory.range * theory.k) / (theory.n + 1);
+  }
+
+  /** What theory knows: a write waits for the k-th smallest of n lags, uniform on a range. Null: they differ. */
+  theory() {
     const { links, leader } = this;
     const live = links.filter((link) => link.state === "live");
     const quorum = leader?.write_quorum ?? 0;
@@ -124,7 +132,7 @@ export class Model {
       link.min_delay_ms === first.min_delay_ms && link.max_delay_ms === first.max_delay_ms;
     if (!links.every(alike) || first.max_delay_ms === 0) return null;
     const range = first.max_delay_ms - first.min_delay_ms;
-    return first.min_delay_ms + (range * quorum) / (links.length + 1);
+    return { k: quorum, n: links.length, low: first.min_delay_ms, range };
   }
 
   /** Writes that were answered per second, over the last whole seconds. */
@@ -143,6 +151,10 @@ export class Model {
     if (about !== this.sample.about) this.sample = { about, count: 0, sumMs: 0 };
     this.sample.count += 1;
     this.sample.sumMs += write.quorum_ms ?? 0;
+    const asked = `${quorum} ${this.links.map((l) => `${l.min_delay_ms} ${l.max_delay_ms}`)}`;
+    if (asked !== this.seen.asked) this.seen = { asked, quorumMs: [] };
+    this.seen.quorumMs.push(write.quorum_ms ?? 0);
+    if (this.seen.quorumMs.length > SEEN_WRITES) this.seen.quorumMs.shift();
   }
 
   #count(told) {

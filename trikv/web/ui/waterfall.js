@@ -6,7 +6,7 @@
 // - When writes come faster than an eye can follow, a row stays for a while before another takes its place.
 // - A row that is chosen, by pointer or keyboard, tells its follower's times in words below.
 
-import { el, mayMove, ms, onWidth, setAttr, setText, svg, tip } from "./dom.js";
+import { axisStep, el, mayMove, ms, niceAbove, onWidth, setAttr, setText, svg, tip } from "./dom.js";
 import { nameOf } from "./model.js";
 
 const ROWS = 12;
@@ -22,6 +22,7 @@ export class Waterfall {
     this.width = 0;
     this.rows = [];
     this.held = false;
+    this.connected = true;
     this.chosen = null;
     this.lastId = 0;
     this.axisMs = 10;
@@ -42,6 +43,13 @@ export class Waterfall {
   forget() {
     this.lastId = 0;
     for (const row of this.rows) row.old = true;
+  }
+
+  /** Nothing is heard of what is pending while there is no connection. */
+  connect(connected) {
+    if (connected === this.connected) return;
+    this.connected = connected;
+    this.draw();
   }
 
   hold(held) {
@@ -186,7 +194,7 @@ export class Waterfall {
   }
 
   #isOpen(row) {
-    return !row.old && this.model.isFollowed(row.write);
+    return this.connected && !row.old && this.model.isFollowed(row.write);
   }
 
   #drawRow(row) {
@@ -207,7 +215,8 @@ export class Waterfall {
     const late = [];
     write.followers.forEach(([lag, ack], index) => {
       const y = +(4 + (index + 0.5) * pitch).toFixed(1);
-      if (lag !== null && lag > 0 && (ack !== null || open)) {
+      const due = open && ["live", "syncing"].includes(this.model.links[index]?.state);
+      if (lag !== null && lag > 0 && (ack !== null || due)) {
         const x = this.#x(lag);
         lags.push(n <= 8 ? `M${LEFT} ${y}H${x}` : `M${x} ${y}h2`);
       }
@@ -280,23 +289,40 @@ export class Waterfall {
     const row = this.rows.includes(this.chosen) ? this.chosen : this.rows[0];
     if (!row) return;
     const { write } = row;
-    const key = `${write.id} ${row.old} ${write.outcome} ${write.followers.map(([, ack]) => ack)}`;
+    const open = this.#isOpen(row);
+    const states = write.followers.map((_, index) => this.model.links[index]?.state ?? "unknown");
+    const key = `${write.id} ${row.old} ${open} ${write.outcome} ${states} ${write.followers.map(([, ack]) => ack)}`;
     if (key === this.detailKey) return;
     this.detailKey = key;
-    const order = write.followers.map(([lag, ack], index) => ({ lag, ack, name: this.#name(index) }));
+    const order = write.followers.map(([lag, ack], index) => ({ lag, ack, name: this.#name(index), state: states[index] }));
     order.sort((one, other) => (one.ack ?? Infinity) - (other.ack ?? Infinity));
-    const chips = order.slice(0, 12).map(({ lag, ack, name }) => {
+    const chips = order.slice(0, 12).map(({ lag, ack, name, state }) => {
       const late = ack !== null && write.quorum_ms !== null && ack > write.quorum_ms + 0.0005;
       const kind = ack === null ? "missing" : late ? "late" : "ack";
       return el("li", { class: `chip ${kind}` }, el("b", {}, name),
-        ack === null ? (lag === null ? " was not live" : ` due after ${ms(lag)} ms`) : ` ${ms(ack)} ms${late ? ", late" : ""}`);
+        ack === null ? ` ${missing(write, lag, state, row.old)}` : ` ${ms(ack)} ms${late ? ", late" : ""}`);
     });
     if (order.length > 12) chips.push(el("li", { class: "chip more" }, `and ${order.length - 12} more`));
     const told = el("p", {}, el("b", {}, write.key), ` committed ${ms(write.commit_ms)} ms · `,
-      write.quorum_ms === null ? (write.outcome === "unconfirmed" ? "not confirmed: its caller was told so (503)" : "waits for its quorum") : `quorum ${ms(write.quorum_ms)} ms`,
+      write.quorum_ms === null ? unmet(write, open) : `quorum ${ms(write.quorum_ms)} ms`,
       el("span", { class: "version" }, ` ${write.version}`));
     this.detail.replaceChildren(told, el("ul", { class: "chips" }, ...chips));
   }
+}
+
+/** Why a follower has not acknowledged a write. */
+function missing(write, lag, state, old) {
+  if (lag === null) return "was not live";
+  if (old) return "not followed to its end";
+  const away = { cut: "is cut off", down: "is down", connecting: "is not live", syncing: "is catching up" }[state];
+  if (away) return away;
+  return write.ended ? "was sent it later" : `due after ${ms(lag)} ms`;
+}
+
+/** What became of a write whose quorum was not reached. */
+function unmet(write, open) {
+  if (write.outcome === "unconfirmed") return "not confirmed: its caller was told so (503)";
+  return open ? "waits for its quorum" : "not followed to its end: the connection to the node was lost";
 }
 
 function lastAck(write) {
@@ -305,17 +331,4 @@ function lastAck(write) {
 
 function flag(x, height) {
   return `M${x} 0v${height}M${x} 0l5 3.5l-5 3.5z`;
-}
-
-function niceAbove(value) {
-  const power = 10 ** Math.floor(Math.log10(value));
-  for (const step of [1, 1.5, 2, 3, 4, 5, 6, 8, 10]) if (step * power >= value) return step * power;
-  return value;
-}
-
-function axisStep(axisMs, width) {
-  const most = Math.max(2, Math.floor(width / 90));
-  const power = 10 ** Math.floor(Math.log10(axisMs / most));
-  for (const step of [1, 2, 5, 10, 20]) if (axisMs / (step * power) <= most) return step * power;
-  return axisMs;
 }
