@@ -181,7 +181,7 @@ def test_a_node_that_listens_at_all_ipv6_addresses_tells_such_a_url(tmp_path: Pa
         assert node.url.startswith("http://[::1]:")
         assert node.client.get(f"{node.url}/health").status_code == 200
     finally:
-        node.kill()
+        node.close()
 
 
 def test_a_host_of_two_addresses_has_one_port(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_host_of_two_addresses_has_one_port(tmp_path: Path) -> None:
         for address in ("127.0.0.1", "[::1]"):
             assert node.client.get(f"http://{address}:{port}/health").status_code == 200
     finally:
-        node.kill()
+        node.close()
 
 
 def test_a_password_is_not_printed() -> None:

@@ -6,14 +6,18 @@ import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
 
 from tests.unit.test_fast_lane import LEADER, answered, ask, open_lane
 from tests.unit.test_fuzz_wire import run
+from trikv.config import Config
+from trikv.errors import SettingError
 from trikv.web.fastlane import IDLE_S
 from trikv.web.listener import ACCEPTED_AT_ONCE, PAUSE_S, SAY_EVERY_S, Listener, max_connections
+from trikv.web.server import listen
 
 
 @asynccontextmanager
@@ -205,3 +209,67 @@ def test_where_the_system_has_no_descriptor_the_node_tries_again_and_says_so_onc
     told = [one for one in caplog.records if one.levelname in ("WARNING", "ERROR")]
     assert [one.getMessage() for one in told] == ["connections.refused"]
     assert told[0].exc_info is None
+
+
+class _TwoAddresses(trio.abc.HostnameResolver):
+    """Every name is this machine, by IPv4 and by IPv6."""
+
+    async def getaddrinfo(
+        self,
+        host: bytes | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[Any]:
+        await trio.lowlevel.checkpoint()
+        stream = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+        return [
+            (socket.AF_INET, *stream, ("127.0.0.1", port)),
+            (socket.AF_INET6, *stream, ("::1", port, 0, 0)),
+        ]
+
+    async def getnameinfo(
+        self, sockaddr: tuple[str, int] | tuple[str, int, int, int], flags: int
+    ) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_a_host_of_two_addresses_is_given_one_port(
+    taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trio.socket.set_custom_hostname_resolver(_TwoAddresses())
+    open_tcp, calls = trio.open_tcp_listeners, 0
+
+    async def open_listeners(port: int, **how: Any) -> list[trio.SocketListener]:
+        nonlocal calls
+        calls += 1
+        if taken and calls == 2:
+            raise OSError(errno.EADDRINUSE, "in use")
+        return await open_tcp(port, **how)
+
+    monkeypatch.setattr(trio, "open_tcp_listeners", open_listeners)
+    listeners, port = await listen(Config(host="both.example", port=0))
+    try:
+        assert {one.socket.family for one in listeners} == {socket.AF_INET, socket.AF_INET6}
+        assert {one.socket.getsockname()[1] for one in listeners} == {port}
+        assert calls == (4 if taken else 2)
+    finally:
+        for one in listeners:
+            await one.aclose()
+
+
+async def test_a_port_that_is_free_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    trio.socket.set_custom_hostname_resolver(_TwoAddresses())
+    open_tcp = trio.open_tcp_listeners
+
+    async def open_listeners(port: int, **how: Any) -> list[trio.SocketListener]:
+        if port:
+            raise OSError(errno.EADDRINUSE, "in use")
+        return await open_tcp(port, **how)
+
+    monkeypatch.setattr(trio, "open_tcp_listeners", open_listeners)
+    with pytest.raises(SettingError, match=r"^PORT='0': expected a free port"):
+        await listen(Config(host="both.example", port=0))
