@@ -280,17 +280,23 @@ def test_the_bytes_of_a_body_that_was_given_up_are_freed_without_a_search_for_cy
     fast: bool,
 ) -> None:
     size = 2**20
-    head = f"PUT /kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n".encode()
+    stalled = f"PUT /kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n".encode()
+    stalled += b" " * (size - 1)
+    endless = b"PUT /kv/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    endless += b"%x\r\n%b" % (10 * size, b" " * 7 * size)
 
     async def main() -> None:
         config = replace(LEADER, max_value_bytes=2**20)
         async with open_lane(config, fast=fast) as (_, port, _):
-            await converse(port, [head + b" " * (size - 1)], hangs_up=False)
+            await converse(port, [stalled], hangs_up=False)
             tracemalloc.start()
             gc.disable()
             try:
-                for _ in range(8):
-                    await converse(port, [head + b" " * (size - 1)], hangs_up=False)
+                for _ in range(4):
+                    await converse(port, [stalled], hangs_up=False)
+                    await converse(port, [stalled], hangs_up=True)
+                    await converse(port, [endless], hangs_up=False)
+                await trio.sleep(1)
                 kept, _ = tracemalloc.get_traced_memory()
             finally:
                 tracemalloc.stop()

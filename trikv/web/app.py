@@ -196,10 +196,6 @@ async def _read_body(most: int, held: HeldBody, check_role: Callable[[], object]
         # A client that hung up: some versions of Quart say so, beside cancelling this task.
         await trio.lowlevel.checkpoint()
         raise
-    finally:
-        # An error keeps this frame, and the request is in a cycle: neither is to keep the bytes.
-        body.clear()
-        request.body.clear()
 
 
 def _respond(given: Answer) -> Response:
