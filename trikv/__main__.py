@@ -24,13 +24,13 @@ from functools import partial
 import trio
 
 from trikv import __version__, logs
-from trikv.alarm import best_timer
 from trikv.committer import DiskWatch, RunBlocking, run_in_thread, run_inline
 from trikv.config import Config, local_url, reachable_url, read_config
 from trikv.datafiles import readable_by_others
 from trikv.errors import SettingError
 from trikv.node import Node, open_node
 from trikv.store import Store
+from trikv.timer import best_timer
 from trikv.transport import HttpTransport
 from trikv.web.server import listen, serve
 

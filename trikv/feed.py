@@ -29,12 +29,12 @@ import msgspec
 import trio
 
 from trikv import __version__
-from trikv.delivery import Write
 from trikv.errors import Overloaded
 from trikv.follower import Follower
 from trikv.leader import Leader
 from trikv.leadership import Leadership
 from trikv.tally import CONFIRMED, LATENCY_MS
+from trikv.write import Write
 
 if TYPE_CHECKING:
     from trikv.node import Node
@@ -91,7 +91,7 @@ class _Seen:
 
     def _look(self) -> tuple[object, ...]:
         write = self.write
-        return (write.decided.is_set(), write.quorum_ms, write.out)
+        return (write.decided.is_set(), write.quorum_ms, write.deliveries_in_progress)
 
     def in_frame(self) -> dict[str, Any]:
         """Shown to all: it has changed again once it looks different from now."""
@@ -107,7 +107,7 @@ class _Seen:
             "commit_ms": _rounded(trace.commit_ms),
             "quorum_ms": _rounded(trace.quorum_ms),
             "outcome": "confirmed" if confirmed else refused,
-            "ended": self.write.out == 0,
+            "ended": self.write.deliveries_in_progress == 0,
             "followers": [[_rounded(one.lag_ms), _rounded(one.ack_ms)] for one in trace.followers],
         }
 

@@ -7,10 +7,7 @@ Rules
 - The leader commits first, and fans out only what it has committed. Each commit looks at the promise in
   its own transaction: once this node has promised a higher epoch, no write of its own slips in after
   what the next leader has read here.
-- Each link tells what became of its delivery. The caller is woken once: when the quorum is reached, or
-  when every delivery has ended, so that a quorum that has become impossible is known at once; or when
-  time runs out.
-- Late acknowledgements are noted (reads look at them), and nobody is waiting.
+- Who has a write, and when it is confirmed or cannot be any more: see `replicate`.
 - A read is confirmed once the record that it shows is known to be on as many followers as the quorum
   asks for, and as many have answered a request that was begun after the read: then no other leadership
   had begun before it. Reads that wait at the same time share these requests.
@@ -25,15 +22,13 @@ What it does not know: HTTP, how a link brings records across, how it came to le
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from typing import TypeVar
 
 import trio
 
 from trikv import logs, pace
-from trikv.alarm import Alarms
 from trikv.committer import Committer
-from trikv.delivery import Write
 from trikv.errors import (
     InvalidParameter,
     NotEnoughFollowers,
@@ -44,16 +39,17 @@ from trikv.errors import (
     StorageFailed,
     TrikvError,
 )
-from trikv.fanout import Fanout
 from trikv.lag import SimulatedLag
 from trikv.link import Link
 from trikv.operations import Operation
-from trikv.patience import Patience
+from trikv.outbox import Encoded
 from trikv.quorum import Voters, all_met_by
+from trikv.replicate import Replication
 from trikv.store import Store
 from trikv.tally import WriteTally
 from trikv.version import Entry, Epoch, Pair, Record, Version, VersionClock
 from trikv.watermark import Issued
+from trikv.write import Write, commit_groups
 
 T = TypeVar("T")
 
@@ -74,9 +70,10 @@ class _Refused(TrikvError):
 
 
 class Leader:
-    """Takes writes while it leads `epoch`. What waits out its lag does so with `alarms`.
+    """Takes writes while it leads `epoch`, and replicates them in the `background` nursery.
 
-    The links, and the voters in force, are set once they are made: both need the leader.
+    `sleep` waits out simulated lag. The links, and the voters in force, are set once they are made: both
+    need the leader.
     """
 
     def __init__(
@@ -88,7 +85,8 @@ class Leader:
         lag: SimulatedLag,
         write_timeout_s: float,
         max_inflight_writes: int,
-        alarms: Alarms,
+        background: trio.Nursery,
+        sleep: Callable[[float], Awaitable[None]],
         node_id: str,
     ) -> None:
         self.node_id = node_id
@@ -97,7 +95,6 @@ class Leader:
         """Each of these must confirm a write; more than one right after a takeover only."""
         self.lag = lag
         self.write_timeout_s = write_timeout_s
-        self.patience = Patience(write_timeout_s)
         self.committer = committer
         self.store = store
         self.deposed: str | None = None
@@ -118,8 +115,13 @@ class Leader:
         self._awaited = False
         self._confirmed_us = -1
         self._committed: list[Write] = []  # of this group
-        self._fanout = Fanout(lag, alarms, self.progress)
-        committer.after = self._fan_out
+        self._background = background
+        self._replication: Replication | None = Replication(
+            background, lag, sleep, write_timeout_s=write_timeout_s, progress=self.progress
+        )
+        self._told_to_stop = trio.Event()
+        self._drained = trio.Event()
+        committer.after = self._replicate_committed
 
     @property
     def epoch(self) -> Epoch:
@@ -190,10 +192,6 @@ class Leader:
                 self._hurried = pace.hurried(live, self._hurried, self.enough)
         return link not in self._hurried
 
-    def stop(self) -> None:
-        """Take no more writes; those in flight go on."""
-        self._stopping = True
-
     def superseded(self, why: str) -> None:
         """Another leadership has begun: confirm nothing any more."""
         if self.deposed is None:
@@ -249,6 +247,8 @@ class Leader:
             raise await self._confirm_refusal(refused) from None
         finally:
             self.inflight_writes -= 1
+            if self._stopping:
+                self.progress()
 
     def _has_room(self, records: int, size: int) -> bool:
         """Return whether a quorum of links, and all that keep up, could take so much.
@@ -363,7 +363,6 @@ class Leader:
             write.commit_ms = write.elapsed_ms()
             if pairs:
                 self.tally.commit_ms.observe(write.commit_ms)
-                self.patience.limit(write.decided)
                 write.written = pairs
                 self._committed.append(write)
             else:
@@ -399,25 +398,49 @@ class Leader:
             raise write.error
         return write.version
 
-    def _fan_out(self) -> None:
+    def _replicate_committed(self) -> None:
         """Send what was committed together to all followers. Goes on after the answers have left."""
         if not self._committed:
             return
-        group, self._committed = self._committed, []
-        self._fanout.send(group, self.links, at_once=self._stopping)
-        for write in group:
+        committed, self._committed = self._committed, []
+        encoded = [
+            (write, Encoded.of([Entry(write.version, write.written)], write.version.timestamp_us))
+            for write in committed
+        ]
+        for group in commit_groups(encoded, apart=self.lag.is_on):
+            if self._replication is None:  # nobody delivers any more: the next start does
+                group.decide()
+            else:
+                self._replication.begin(group, self.links)
+        for write in committed:
             if self.seen is not None:
                 self.seen(write)
             self._issued.resolve(write.version.timestamp_us)
         self.progress()
 
-    async def drained(self) -> None:
-        """Wait until nothing is on its way any more; at the end nobody waits for an outcome."""
-        try:
-            while self._fanout.goes_on:
-                await self.until_progress()
-        finally:
-            self._fanout.give_up()
+    async def keep_background_open(self) -> None:
+        """Wait until the last write has begun its way: the body of the background nursery."""
+        await self._told_to_stop.wait()
+        while self.inflight_writes:
+            await self.until_progress()
+
+    def background_is_closed(self) -> None:
+        """Note that no delivery is on its way, nor will be."""
+        self._replication = None
+        self._drained.set()
+
+    def stop(self) -> None:
+        """Take no more writes; those in flight go on, and wait out no lag that nobody would see."""
+        self._stopping = True
+        if self._replication is not None:
+            self._replication.waits_out_lag = False
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no more writes, and wait until nothing is on its way, or time is up."""
+        self.stop()
+        self._background.cancel_scope.deadline = trio.current_time() + timeout_s
+        self._told_to_stop.set()
+        await self._drained.wait()
 
     # -- reads --------------------------------------------------------------------------------------
 
@@ -462,7 +485,8 @@ class Leader:
     def holders(self, version: Version) -> Set[str]:
         """The followers that are known to hold a committed write, or newer records of its keys."""
         below = version.epoch != self.epoch  # such a one was there when this epoch began
-        return self._fanout.acked(version) | {
+        acknowledged = self._replication.acknowledged(version) if self._replication else set()
+        return acknowledged | {
             link.name
             for link in self.links
             if (us := link.watermark_us) is not None and (below or us >= version.timestamp_us)

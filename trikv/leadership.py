@@ -113,7 +113,6 @@ class Leadership:
         async with trio.open_nursery() as nursery:
             for link in self.links:
                 nursery.start_soon(link.run)
-            nursery.start_soon(self.leader.patience.run)
             nursery.start_soon(self.reconfiguration.run)
             nursery.start_soon(self._keep_floor)
 

@@ -43,9 +43,8 @@ from trikv.errors import PeerFailed, Superseded, TrikvError, first_leaf
 from trikv.host import Host
 from trikv.lag import Wires
 from trikv.messages import ReplicateAnswer, encode_batch
-from trikv.outbox import Outbox
+from trikv.outbox import Encoded, Outbox, OutgoingBatch
 from trikv.pace import Idle
-from trikv.parcel import Encoded, Parcel
 from trikv.peers import Remote, decode_reply, excerpt
 from trikv.rate import Rate
 from trikv.readback import Place
@@ -186,7 +185,7 @@ class Link:
 
     # -- for the leader -----------------------------------------------------------------------------
 
-    def accept(self, content: Encoded) -> Parcel | None:
+    def reserve(self, content: Encoded) -> OutgoingBatch | None:
         """Take committed writes on their way; None if the link is not up, or its outbox full."""
         if self._state not in (LinkState.SYNCING, LinkState.LIVE):
             return None
@@ -197,18 +196,20 @@ class Link:
             self._behind.set()
             return None
         self._outstanding.add(content.timestamps_us[0], content.timestamps_us[-1])
-        return self.outbox.accept(content)
+        return self.outbox.reserve(content)
 
-    def send(self, parcel: Parcel) -> None:
-        """Bring what was accepted to the follower; `parcel.told` hears whether it counts.
+    async def deliver(self, batch: OutgoingBatch) -> bool:
+        """Bring a batch to the follower; return whether it was acknowledged by a live follower.
 
-        False means "not acknowledged", not "will never arrive".
+        False does not mean that it will never arrive.
         """
         if self._state in (LinkState.SYNCING, LinkState.LIVE):
-            self.outbox.queue(parcel)
+            self.outbox.queue(batch)
             self._wake.set()
         else:
-            self.outbox.end(parcel, False)
+            self.outbox.end(batch, False)
+        await batch.ended.wait()
+        return batch.acknowledged
 
     def nudge(self) -> None:
         """Send a request now, a heartbeat if there is nothing else; or try again now to connect."""
@@ -283,7 +284,7 @@ class Link:
         while True:
             self._behind = trio.Event()
             resolved_us, sent = await self._send_map(after)
-            await self._send_page(Parcel(None, establishes=resolved_us))
+            await self.deliver(OutgoingBatch(None, establishes=resolved_us))
             if not self._behind.is_set() and self._is(LinkState.SYNCING):
                 self._outstanding.settle_up_to(resolved_us)
                 self._watermark_us = max(self._watermark_us or 0, resolved_us)
@@ -308,21 +309,11 @@ class Link:
                 await trio.sleep(self._page_lag_s())
             for records in (page.newer, page.older):
                 if records:
-                    await self._send_page(Parcel(Encoded.of(entries_of(records))))
+                    await self.deliver(OutgoingBatch(Encoded.of(entries_of(records))))
                     sent += len(records)
             if page.older is not None and not page.older:
                 return resolved_us, sent
             place = page.place(place)
-
-    async def _send_page(self, parcel: Parcel) -> None:
-        """Send what is the link's own, and wait until it is there.
-
-        Where it does not arrive, the session ends, and this task with it.
-        """
-        arrived = trio.Event()
-        parcel.told = lambda _: arrived.set()
-        self.send(parcel)
-        await arrived.wait()
 
     async def _pump(self) -> None:
         """Send what the outbox holds, all of it in one request, then what has come meanwhile."""
@@ -334,10 +325,10 @@ class Link:
             if trio.current_time() < due and self.live and self._host.spare(self):
                 await trio.sleep_until(due)
             self._nudged = False
-            parcels = self.outbox.take()
+            batches = self.outbox.take()
             self._posted_at, self._quiet_since = trio.current_time(), math.inf
             self._posted.set()
-            size = await self._post(parcels)
+            size = await self._post(batches)
             self._quiet_since = trio.current_time()
             self._busy_s += self._quiet_since - self._posted_at
             self._answered.set()
@@ -347,8 +338,8 @@ class Link:
     def _acknowledged(self, took_s: float, size: int) -> None:
         """The follower has all that is in flight: nothing, if the link has gone down meanwhile."""
         records = 0
-        for parcel in self.outbox.arrived(live=self._is(LinkState.LIVE)):
-            if (content := parcel.content) is not None:
+        for batch in self.outbox.arrived(live=self._is(LinkState.LIVE)):
+            if (content := batch.content) is not None:
                 records += content.records
                 if content.timestamps_us:
                     self._outstanding.settle(content.timestamps_us[0])
@@ -393,25 +384,25 @@ class Link:
         )
         return self._quiet_since + (FLUSH_S if news else HEARTBEAT_S)
 
-    async def _post(self, parcels: Sequence[Parcel]) -> int:
+    async def _post(self, batches: Sequence[OutgoingBatch]) -> int:
         """One request to the follower; its size. Raises PeerFailed unless it acknowledges."""
         name, _, _, epoch = self._host.candidate
-        ends = [p.establishes for p in parcels if p.establishes is not None]
+        ends = [p.establishes for p in batches if p.establishes is not None]
         watermark_us = None
         if ends:
             watermark_us = ends[-1]
-        elif self._tells(parcels):
+        elif self._tells(batches):
             watermark_us, self._told_at = self.watermark_us, self._posted_at
         watermark = None if watermark_us is None else Version(epoch, watermark_us)
         confirmed = None
         if watermark is not None and (
-            self._watched or not parcels
+            self._watched or not batches
         ):  # a heartbeat costs nobody time
             self._told_confirmed = confirmed = self._host.confirmed
         body = encode_batch(
             name,
             epoch,
-            [parcel.content.text for parcel in parcels if parcel.content is not None],
+            [batch.content.text for batch in batches if batch.content is not None],
             follower=self._instance,
             watermark=watermark,
             # A follower that is brought in yet has not got so far.
@@ -436,9 +427,9 @@ class Link:
             self.stored_us = max(self.stored_us or 0, watermark_us)
         return len(body)
 
-    def _tells(self, parcels: Sequence[Parcel]) -> bool:
+    def _tells(self, batches: Sequence[OutgoingBatch]) -> bool:
         """Whether the watermark travels with these."""
-        return not parcels or self._watched or self._posted_at >= self._told_at + TELL_S
+        return not batches or self._watched or self._posted_at >= self._told_at + TELL_S
 
     def _go_down(self, reason: str) -> None:
         self.watermark_us  # noqa: B018 - as far as it came

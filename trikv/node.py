@@ -33,7 +33,6 @@ from typing import Any, TypeVar
 import trio
 
 from trikv import readiness
-from trikv.alarm import Alarms, Timer
 from trikv.budget import BodyBudget
 from trikv.committer import Committer, DiskWatch, RunBlocking
 from trikv.config import Config
@@ -54,6 +53,7 @@ from trikv.store import Store
 from trikv.survey import LoopDelay, Survey
 from trikv.takeover import Takeover
 from trikv.tally import RequestTally
+from trikv.timer import Sleeper, Timer
 from trikv.transport import Transport
 from trikv.version import Epoch, Record, Version
 from trikv.watch import Watches
@@ -299,9 +299,7 @@ async def open_node(
                 finally:
                     node.begin_stop()
                     if node.leader is not None:
-                        node.leader.stop()
-                        with trio.move_on_after(drain_s):
-                            await node.leader.drained()
+                        await node.leader.drain(drain_s)
                 wires.cancel_scope.cancel()
             committer.close()
     finally:
@@ -356,29 +354,34 @@ async def _lead(
     """Come to lead, and then keep the followers supplied."""
     config = node.config
     term, clock = await takeover.run()
+    # No checkpoint from here until the leadership is visible: see `Takeover.run`.
     lag = SimulatedLag(config.lag, config.follower_urls, config.lag_seed)
-    alarms = Alarms(timer())
-    leader = Leader(
-        clock=clock,
-        committer=node.committer,
-        store=node.store,
-        lag=lag,
-        write_timeout_s=config.write_timeout_s,
-        max_inflight_writes=config.max_inflight_writes,
-        alarms=alarms,
-        node_id=config.node_id,
-    )
-    node.leadership = Leadership(
-        term,
-        leader,
-        urls=config.follower_urls,
-        wires=node.wires,
-        lag=lag,
-        request_timeout_s=config.request_timeout_s,
-        scan=node.scan,
-        run_blocking=node.run_blocking,
-        rng=rng,
-    )
+    sleeper = Sleeper(timer())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(alarms.run)
-        nursery.start_soon(node.leadership.run)
+        async with trio.open_nursery() as background:
+            leader = Leader(
+                clock=clock,
+                committer=node.committer,
+                store=node.store,
+                lag=lag,
+                write_timeout_s=config.write_timeout_s,
+                max_inflight_writes=config.max_inflight_writes,
+                background=background,
+                sleep=sleeper.sleep,
+                node_id=config.node_id,
+            )
+            node.leadership = Leadership(
+                term,
+                leader,
+                urls=config.follower_urls,
+                wires=node.wires,
+                lag=lag,
+                request_timeout_s=config.request_timeout_s,
+                scan=node.scan,
+                run_blocking=node.run_blocking,
+                rng=rng,
+            )
+            nursery.start_soon(sleeper.run)
+            nursery.start_soon(node.leadership.run)
+            await leader.keep_background_open()
+        leader.background_is_closed()

@@ -152,19 +152,13 @@ class Reconfiguration:
 
     async def _forget_previous(self, version: Version) -> None:
         """Write the settled configuration, again until the disk takes it."""
-        refused = False
         while True:
             async with self._one_at_a_time:
                 if self.version != version:
                     return
                 settled = self.configuration.settled()
-                try:
+                with suppress(StorageFailed):  # the committer says so
                     self.version = await self._write(settled)
-                except StorageFailed as error:
-                    if not refused:
-                        logs.warning("storage.failed", reason=error.detail)
-                    refused = True
-                else:
                     self.configuration = settled
                     return
             await trio.sleep(RETRY_S)

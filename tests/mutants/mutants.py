@@ -347,9 +347,57 @@ _ALL = (
         noticed=ITS_TEST,
     ),
     Mutant(
+        "a clone of the channel that is not closed",
+        "trikv.replicate",
+        "        with acks:  # each delivery owns a clone: the channel ends with the last of them\n",
+        "        if True:\n",
+        # Not by the walks: an impossible quorum is then known at the timeout, which is right, and late.
+        "tests/simulation/test_replicate.py",
+        noticed=ITS_TEST,
+    ),
+    Mutant(
+        "an ACK that is sent before the follower has the records",
+        "trikv.replicate",
+        "            if await link.deliver(batch):\n",
+        "            self._background.start_soon(link.deliver, batch)\n            if True:\n",
+        "tests/simulation/test_replicate.py",
+        noticed=rf"{ITS_TEST}|{BROKEN}",
+    ),
+    Mutant(
+        "a delivery that dies with its request",
+        "trikv.leader",
+        "        await write.decided.wait()\n",
+        "        try:\n"
+        "            await write.decided.wait()\n"
+        "        except trio.Cancelled:\n"
+        "            self._background.cancel_scope.cancel()\n"
+        "            raise\n",
+        "tests/simulation/test_replicate.py",
+        noticed=rf"{ITS_TEST}|{BROKEN}",
+    ),
+    Mutant(
+        "a reservation made after the commit's step",
+        "trikv.leader",
+        "                self._replication.begin(group, self.links)\n",
+        "                async def later(group: Any = group) -> None:\n"
+        "                    self._replication.begin(group, self.links)\n\n"
+        "                self._background.start_soon(later)\n",
+        "tests/simulation/test_replicate.py",
+        noticed=rf"{ITS_TEST}|{BROKEN}",
+    ),
+    Mutant(
+        "writers wait for room at a quorum alone",
+        "trikv.leader",
+        "        return pace.quorum_is_idle(live, self.enough)\n",
+        "        return True\n",
+        # Not by the walks: links that fall back to syncing break no promise.
+        "tests/simulation/test_keeping_up.py",
+        noticed=ITS_TEST,
+    ),
+    Mutant(
         "an acknowledgement of a syncing follower counts",
         "trikv.outbox",
-        "            if live or parcel not in self._held:\n",
+        "            if live or batch not in self._held:\n",
         "            if True:\n",
         # Not by the walks: it takes the loss of that very follower's leader before it is live.
         "tests/simulation/test_link.py",

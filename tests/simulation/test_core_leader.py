@@ -54,8 +54,9 @@ async def test_a_leader_that_cannot_commit_because_it_stops_was_not_deposed(
 
 
 @pytest.mark.parametrize("lag_ms", [0, 60_000])
-async def test_a_write_that_the_disk_holds_up_until_all_has_ended_is_waited_for_by_nobody(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, lag_ms: int
+@pytest.mark.parametrize("drain_s", [0.1, 5])
+async def test_a_write_that_the_disk_holds_up_is_delivered_if_a_stop_has_the_time_for_it(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, lag_ms: int, drain_s: float
 ) -> None:
     async with open_cluster(1, write_quorum=1) as cluster:
         leader = cluster.leader
@@ -76,17 +77,24 @@ async def test_a_write_that_the_disk_holds_up_until_all_has_ended_is_waited_for_
             began = trio.current_time()
             nursery.start_soon(write)
             await trio.sleep(0.5)
-            leader.stop()
-            await leader.drained()  # nothing is with the links yet
+            await leader.drain(drain_s)  # nothing is with the links yet
+            waited_s = trio.current_time() - began - 0.5
         ((status, body), ended) = answers[0]
-        assert (status, body["code"]) == (503, "quorum_not_met")
-        assert "before this node stopped" in body["detail"]
-        assert ended - began == pytest.approx(1)  # and not after the write timeout
         assert cluster.node.store.get("a") is not None
-        await trio.sleep(1)
         (follower,) = cluster.followers.values()
-        # It does not wait out a lag that nobody would see.
-        assert follower.store.get("a") is not None
+        if (
+            drain_s == 5
+        ):  # it does not wait out a lag that nobody would see, nor longer than it must
+            assert status == 200
+            assert 0.5 <= waited_s < 2
+            assert follower.store.get("a") is not None
+        else:
+            assert waited_s == pytest.approx(0.1)
+            assert (status, body["code"]) == (503, "quorum_not_met")
+            assert "before this node stopped" in body["detail"]
+            assert ended - began == pytest.approx(1)  # and not after the write timeout
+            await trio.sleep(1)
+            assert follower.store.get("a") is None  # the next start brings it there
 
 
 @pytest.mark.parametrize(("crashes", "waits_s"), [(False, DRAIN_S), (True, 0)])
@@ -98,6 +106,7 @@ async def test_a_stop_waits_for_what_is_on_its_way_and_a_crash_for_nothing(
         async with open_cluster(1, write_quorum=0) as cluster:
             cluster.leader.lag.set(LagRange(60_000, 60_000))
             assert (await put(cluster.node, "a", 1))[0] == 200
+            await trio.sleep(1)  # its delivery waits out the lag by now
             ends_at = trio.current_time()
             if crashes:
                 raise ZeroDivisionError
@@ -117,7 +126,7 @@ async def test_a_full_disk_holds_the_floor_back_and_says_so_and_the_leader_leads
         told = [one for one in caplog.records if one.getMessage() == "storage.failed"]
         assert told
         reason = vars(told[0])["fields"]["reason"]
-        assert reason == "this node could not commit: database or disk is full"
+        assert str(reason) == "database or disk is full"
         assert leadership.floor == fleet.stores["n0"].state.floor == before
         assert leadership.leader.live_links == 2
         fleet.disks["n0"].full = False

@@ -15,7 +15,7 @@ from trikv.errors import PeerFailed
 from trikv.lag import LagRange, Wires
 from trikv.link import Link, LinkState
 from trikv.messages import LeaderName, PromiseAnswer, ReplicateAnswer
-from trikv.parcel import Encoded
+from trikv.outbox import Encoded
 from trikv.peers import Candidate, Promised
 from trikv.readback import PageBack, Place
 from trikv.transport import Reply
@@ -187,11 +187,10 @@ async def lead_until(name: str, at: int) -> bool:
 
     async def write() -> None:
         await until(lambda: link.state is not LinkState.CONNECTING)
-        parcel = link.accept(Encoded.of([Entry(Version(EPOCH, 4), [("new", "1")])], 4))
-        if parcel is not None:
-            parcel.told = counted.append
+        batch = link.reserve(Encoded.of([Entry(Version(EPOCH, 4), [("new", "1")])], 4))
+        if batch is not None:
             await trio.sleep(0.01)
-            link.send(parcel)
+            counted.append(await link.deliver(batch))
 
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:

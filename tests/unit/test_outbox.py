@@ -1,4 +1,4 @@
-"""What is on its way to a follower is held until it ends, and each parcel is told of once, in order."""
+"""What is on its way to a follower is held until it ends, and each batch ends once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import trikv.outbox
 from trikv.messages import MAX_BATCH_BYTES, MAX_BATCH_RECORDS
-from trikv.outbox import MAX_OUTBOX_BYTES, MAX_OUTBOX_RECORDS, Outbox
-from trikv.parcel import Encoded, Parcel
+from trikv.outbox import (
+    MAX_OUTBOX_BATCHES,
+    MAX_OUTBOX_BYTES,
+    MAX_OUTBOX_RECORDS,
+    Encoded,
+    Outbox,
+    OutgoingBatch,
+)
 
 
 class Clock:
-    """Parcels note when they were made, by trio's clock, which does not run here."""
+    """Batches note when they were made, by trio's clock, which does not run here."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -32,20 +38,9 @@ def content(records: int = 1, size: int = 10) -> Encoded:
     return Encoded("x" * size, records, [1])
 
 
-class Told:
-    """What parcels were told, in the order in which they were."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[Parcel, bool]] = []
-
-    def watch(self, parcel: Parcel) -> Parcel:
-        parcel.told = lambda counts: self.heard.append((parcel, counts))
-        return parcel
-
-
-def is_full(parcels: list[Parcel]) -> bool:
+def is_full(batches: list[OutgoingBatch]) -> bool:
     """Whether nothing more goes into this request, by the bounds below."""
-    contents = [one.content for one in parcels if one.content is not None]
+    contents = [one.content for one in batches if one.content is not None]
     return sum(one.records for one in contents) >= 6 or sum(one.size for one in contents) >= 60
 
 
@@ -58,57 +53,59 @@ class OutboxAgreesWithModel(RuleBasedStateMachine):
         self.patch.setattr(trikv.outbox, "MAX_BATCH_RECORDS", 6)
         self.patch.setattr(trikv.outbox, "MAX_BATCH_BYTES", 60)
         self.outbox = Outbox()
-        self.told = Told()
-        self.lagging: list[Parcel] = []
-        self.queued: list[Parcel] = []
-        self.travelling: list[Parcel] = []
-        self.undecided: list[Parcel] = []
-        self.due: list[tuple[Parcel, bool]] = []
-        self.own: list[Parcel] = []
+        self.made: list[OutgoingBatch] = []
+        self.lagging: list[OutgoingBatch] = []
+        self.queued: list[OutgoingBatch] = []
+        self.travelling: list[OutgoingBatch] = []
+        self.undecided: list[OutgoingBatch] = []
+        self.due: dict[OutgoingBatch, bool] = {}
+        self.own: list[OutgoingBatch] = []
         self.live = False
 
     def teardown(self) -> None:
         self.patch.undo()
 
-    def ends(self, parcels: list[Parcel], counts: bool) -> None:
-        self.due += [(parcel, counts) for parcel in parcels]
-        parcels.clear()
+    def ends(self, batches: list[OutgoingBatch], counts: bool) -> None:
+        self.due.update(dict.fromkeys(batches, counts))
+        batches.clear()
 
     @rule(records=st.integers(1, 4), size=st.sampled_from([10, 20, 30, 45]), lags=st.booleans())
-    def accept(self, records: int, size: int, lags: bool) -> None:
-        parcel = self.told.watch(self.outbox.accept(content(records, size)))
+    def reserve(self, records: int, size: int, lags: bool) -> None:
+        batch = self.outbox.reserve(content(records, size))
+        self.made.append(batch)
         if lags:
-            self.lagging.append(parcel)
+            self.lagging.append(batch)
         else:
-            self.outbox.queue(parcel)
-            self.queued.append(parcel)
+            self.outbox.queue(batch)
+            self.queued.append(batch)
 
     @precondition(lambda self: self.lagging)
     @rule(data=st.data(), up=st.booleans())
     def lag_is_over(self, data: st.DataObject, up: bool) -> None:
-        parcel = self.lagging.pop(data.draw(st.integers(0, len(self.lagging) - 1)))
+        batch = self.lagging.pop(data.draw(st.integers(0, len(self.lagging) - 1)))
         if up:
-            self.outbox.queue(parcel)
-            self.queued.append(parcel)
+            self.outbox.queue(batch)
+            self.queued.append(batch)
         else:
-            self.outbox.end(parcel, False)
-            self.due.append((parcel, False))
+            self.outbox.end(batch, False)
+            self.due[batch] = False
 
-    def page(self, empty: bool) -> Parcel:
-        return self.told.watch(Parcel(None, establishes=1) if empty else Parcel(content()))
+    def page(self, empty: bool) -> OutgoingBatch:
+        self.made.append(OutgoingBatch(None, establishes=1) if empty else OutgoingBatch(content()))
+        return self.made[-1]
 
     @rule(empty=st.booleans())
     def a_page_of_the_links_own(self, empty: bool) -> None:
-        parcel = self.page(empty)
-        self.own.append(parcel)
-        self.outbox.queue(parcel)
-        self.queued.append(parcel)
+        batch = self.page(empty)
+        self.own.append(batch)
+        self.outbox.queue(batch)
+        self.queued.append(batch)
 
     @rule(empty=st.booleans())
     def a_page_finds_the_link_down(self, empty: bool) -> None:
-        parcel = self.page(empty)
-        self.outbox.end(parcel, False)
-        self.due.append((parcel, False))
+        batch = self.page(empty)
+        self.outbox.end(batch, False)
+        self.due[batch] = False
 
     @precondition(lambda self: not self.travelling)
     @rule()
@@ -156,8 +153,9 @@ class OutboxAgreesWithModel(RuleBasedStateMachine):
         assert self.outbox.since == min((one.since for one in held), default=None)
 
     @invariant()
-    def each_is_told_once_in_order_what_became_of_it(self) -> None:
-        assert self.told.heard == self.due
+    def each_has_ended_as_it_is_due(self) -> None:
+        ended = {one: one.acknowledged for one in self.made if one.ended.is_set()}
+        assert ended == self.due
 
 
 TestOutboxAgreesWithModel = OutboxAgreesWithModel.TestCase
@@ -168,64 +166,49 @@ def test_it_has_room_up_to_its_bounds() -> None:
     assert outbox.has_room(MAX_OUTBOX_RECORDS, MAX_OUTBOX_BYTES)
     assert not outbox.has_room(MAX_OUTBOX_RECORDS + 1, 0)
     assert not outbox.has_room(0, MAX_OUTBOX_BYTES + 1)
-    parcel = outbox.accept(content(2, 3))
+    batch = outbox.reserve(content(2, 3))
     assert outbox.has_room(MAX_OUTBOX_RECORDS - 2, MAX_OUTBOX_BYTES - 3)
     assert not outbox.has_room(MAX_OUTBOX_RECORDS - 1, 0)
     assert not outbox.has_room(0, MAX_OUTBOX_BYTES - 2)
-    outbox.end(parcel, True)
+    outbox.end(batch, True)
     assert outbox.has_room(MAX_OUTBOX_RECORDS, MAX_OUTBOX_BYTES)
+    batches = [outbox.reserve(content(0, 0)) for _ in range(MAX_OUTBOX_BATCHES)]
+    assert not outbox.has_room(0, 0)
+    outbox.end(batches[7], False)
+    assert outbox.has_room(0, 0)
 
 
 @pytest.mark.parametrize(("records", "size"), [(MAX_BATCH_RECORDS, 1), (1, MAX_BATCH_BYTES)])
 def test_a_request_that_has_come_to_a_bound_takes_no_more(records: int, size: int) -> None:
     outbox = Outbox()
-    parcels = [outbox.accept(content(records, size)), outbox.accept(content())]
-    for parcel in parcels:
-        outbox.queue(parcel)
-    assert outbox.take() == parcels[:1]
+    batches = [outbox.reserve(content(records, size)), outbox.reserve(content())]
+    for batch in batches:
+        outbox.queue(batch)
+    assert outbox.take() == batches[:1]
     outbox.arrived(live=True)
-    assert outbox.take() == parcels[1:]
+    assert outbox.take() == batches[1:]
 
 
 def test_what_was_acknowledged_by_a_follower_that_went_down_before_it_was_live_has_failed() -> None:
-    outbox, told = Outbox(), Told()
-    parcel = told.watch(outbox.accept(content()))
-    outbox.queue(parcel)
+    outbox = Outbox()
+    batch = outbox.reserve(content())
+    outbox.queue(batch)
     outbox.take()
-    assert list(outbox.arrived(live=False)) == [parcel]
-    assert told.heard == []
+    assert list(outbox.arrived(live=False)) == [batch]
+    assert not batch.ended.is_set()
     outbox.fail()
     outbox.decide(True)
-    assert told.heard == [(parcel, False)]
+    assert batch.ended.is_set()
+    assert not batch.acknowledged
 
 
 def test_what_arrives_after_a_failure_is_nothing() -> None:
-    """The link has gone down while its request was answered: it was told of already."""
-    outbox, told = Outbox(), Told()
-    parcel = told.watch(outbox.accept(content()))
-    outbox.queue(parcel)
-    assert outbox.take() == [parcel]
+    """The link has gone down while its request was answered: it has ended already."""
+    outbox = Outbox()
+    batch = outbox.reserve(content())
+    outbox.queue(batch)
+    assert outbox.take() == [batch]
     outbox.fail()
     assert not outbox.arrived(live=True)
-    assert told.heard == [(parcel, False)]
-
-
-def test_what_is_told_finds_the_parcel_gone_and_may_fail_the_rest() -> None:
-    """A quorum that has become impossible may end the leadership, and with it every link."""
-    outbox, told = Outbox(), Told()
-    parcels = [outbox.accept(content()) for _ in range(4)]
-    left: list[int] = []
-
-    def fails(counts: bool) -> None:
-        left.append(outbox.records)
-        outbox.fail()
-        told.heard.append((parcels[0], counts))
-
-    for parcel in parcels:
-        told.watch(parcel)
-        outbox.queue(parcel)
-    parcels[0].told = fails
-    outbox.fail()
-    assert left == [3]
-    assert told.heard == [(parcel, False) for parcel in parcels]
-    assert (outbox.records, outbox.size, outbox.since, outbox.queued) == (0, 0, None, False)
+    assert batch.ended.is_set()
+    assert not batch.acknowledged

@@ -18,9 +18,9 @@ from tests.unit.test_fast_lane import LEADER, answered, ask, open_lane, value
 from tests.unit.test_fuzz_wire import run
 from trikv import logs
 from trikv.lag import LagRange
-from trikv.trace import FollowerTrace, Trace
 from trikv.web.identity import MAX_REQUEST_ID, RequestIds
 from trikv.web.timing import server_timing
+from trikv.write import FollowerTrace, Trace
 
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 PARAMETER = r'(?:dur=\d+\.\d+|desc="(?:[\t !#-\[\]-~]|\\[\t -~])*")'

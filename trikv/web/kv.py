@@ -12,7 +12,6 @@ import msgspec
 
 from trikv import glance, jsonvalue
 from trikv.bodies import OperationBody, OperationsBody, decode_body, decode_value
-from trikv.delivery import Write
 from trikv.errors import InvalidBody, InvalidParameter, NotFound, TooLarge
 from trikv.jsonvalue import least_encoded_bytes, size_of
 from trikv.messages import (
@@ -25,7 +24,6 @@ from trikv.messages import (
 from trikv.node import SCAN_BYTES, Node
 from trikv.operations import ABSENT, ANYTHING, PRESENT, Operation, Precondition, match_versions
 from trikv.store import reaches_end
-from trikv.trace import Trace
 from trikv.version import Record, Version
 from trikv.web import timing
 from trikv.web.exchange import (
@@ -39,6 +37,7 @@ from trikv.web.exchange import (
     version,
     whole,
 )
+from trikv.write import Trace, Write
 
 #: Keys in a page of a list, and how many unless it is asked for.
 MAX_LIST_KEYS = 1_000

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from trikv.trace import FollowerTrace, Trace
+from trikv.write import FollowerTrace, Trace
 
 HEADER = "Server-Timing"
 

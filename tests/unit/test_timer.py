@@ -1,79 +1,85 @@
-"""What is to be done later is done in its time, in its order, by one timer that can be set again."""
+"""Sleeps end in their time, in their order, by one timer that can be set again."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from functools import partial
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trikv import alarm
-from trikv.alarm import Alarms, KernelTimer, Timer, best_timer
+from trikv import timer as timers
+from trikv.timer import KernelTimer, Sleeper, Timer, best_timer
 
 linux = pytest.mark.skipif(
     sys.platform != "linux", reason="timers that are descriptors are Linux's"
 )
 
 
-class Made:
-    """What calls were made, and when."""
+class Sleeps:
+    """Which sleeps have ended, and when."""
 
-    def __init__(self) -> None:
-        self.began = trio.current_time()
-        self.calls: list[tuple[str, float]] = []
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.ended: list[tuple[str, float]] = []
+        self.sleeper = Sleeper(Timer())
+        self._began = trio.current_time()
+        self._nursery = nursery
 
-    def call(self, name: str) -> Callable[[], None]:
-        return partial(self._note, name)
+    def begin(self, delay_s: float, name: str) -> None:
+        self._nursery.start_soon(self._sleep, delay_s, name)
 
-    def _note(self, name: str) -> None:
-        self.calls.append((name, trio.current_time() - self.began))
+    async def _sleep(self, delay_s: float, name: str) -> None:
+        await self.sleeper.sleep(delay_s)
+        self.ended.append((name, trio.current_time() - self._began))
 
 
-async def test_calls_are_made_when_they_are_due(
+async def test_sleeps_end_when_they_are_due(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    made, alarms = Made(), Alarms(Timer())
-    alarms.after(3, made.call("before it runs"))
-    nursery.start_soon(alarms.run)
+    sleeps = Sleeps(nursery)
+    sleeps.begin(3, "before it runs")
+    await wait_all_tasks_blocked()
+    nursery.start_soon(sleeps.sleeper.run)
     await trio.sleep(1)
-    alarms.after(1, made.call("before what came first"))
-    alarms.after(9, made.call("last"))
+    sleeps.begin(1, "before what came first")
+    sleeps.begin(9, "last")
     await trio.sleep(60)
-    assert made.calls == [("before what came first", 2), ("before it runs", 3), ("last", 10)]
-    alarms.after(0.5, made.call("after a rest"))
+    assert sleeps.ended == [("before what came first", 2), ("before it runs", 3), ("last", 10)]
+    sleeps.begin(0.5, "after a rest")
     await trio.sleep(60)
-    assert made.calls[3:] == [("after a rest", 61.5)]
+    assert sleeps.ended[3:] == [("after a rest", 61.5)]
     nursery.cancel_scope.cancel()
 
 
-async def test_calls_that_are_due_together_are_made_in_the_order_in_which_they_came(
+async def test_sleeps_that_are_due_together_end_together(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    made, alarms = Made(), Alarms(Timer())
-    nursery.start_soon(alarms.run)
-    names = [f"{number}" for number in range(50)]
+    sleeps = Sleeps(nursery)
+    nursery.start_soon(sleeps.sleeper.run)
+    names = [f"{number:02}" for number in range(50)]
     for name in names:
-        alarms.after(2, made.call(name))
+        sleeps.begin(2, name)
     await trio.sleep(60)
-    assert made.calls == [(name, 2) for name in names]
+    assert sorted(sleeps.ended) == [(name, 2) for name in names]
     nursery.cancel_scope.cancel()
 
 
-async def test_a_call_may_ask_for_another(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    made, alarms = Made(), Alarms(Timer())
-    nursery.start_soon(alarms.run)
-    alarms.after(1, lambda: alarms.after(0, made.call("at once")))
-    alarms.after(2, lambda: alarms.after(5, made.call("later")))
+async def test_a_sleep_that_is_cancelled_disturbs_no_other(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    sleeps = Sleeps(nursery)
+    nursery.start_soon(sleeps.sleeper.run)
+    sleeps.begin(5, "long")
+    with trio.move_on_after(1) as scope:
+        await sleeps.sleeper.sleep(3)
+    assert scope.cancelled_caught
     await trio.sleep(60)
-    assert made.calls == [("at once", 1), ("later", 7)]
+    assert sleeps.ended == [("long", 5)]
     nursery.cancel_scope.cancel()
 
 
-async def test_nothing_is_done_while_nothing_is_due(
+async def test_nothing_is_done_while_nobody_sleeps(
     autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits = 0
@@ -85,12 +91,12 @@ async def test_nothing_is_done_while_nothing_is_due(
         await wait(timer)
 
     monkeypatch.setattr(Timer, "wait", counted)
-    made, alarms = Made(), Alarms(Timer())
-    nursery.start_soon(alarms.run)
+    sleeps = Sleeps(nursery)
+    nursery.start_soon(sleeps.sleeper.run)
     await trio.sleep(3600)
-    alarms.after(1, made.call("one"))
+    sleeps.begin(1, "one")
     await trio.sleep(3600)
-    assert len(made.calls) == 1
+    assert len(sleeps.ended) == 1
     assert waits == 2
     nursery.cancel_scope.cancel()
 
@@ -142,7 +148,7 @@ def test_the_kernels_timer_is_closed_with_what_it_was_for() -> None:
         timer = KernelTimer()
         fd = timer._fd
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Alarms(timer).run)
+            nursery.start_soon(Sleeper(timer).run)
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         return fd
@@ -157,10 +163,10 @@ async def test_the_best_timer_is_the_kernels_or_else_trios(monkeypatch: pytest.M
     assert isinstance(timer, KernelTimer)
     timer.close()
     with monkeypatch.context() as patched:
-        patched.setattr(alarm, "_timerfd_create", lambda: alarm._checked(-1))
+        patched.setattr(timers, "_timerfd_create", lambda: timers._checked(-1))
         assert type(best_timer()) is Timer
     with monkeypatch.context() as patched:
         patched.setattr(sys, "platform", "darwin")
         assert type(best_timer()) is Timer
     with pytest.raises(OSError, match="Bad file descriptor"):
-        alarm._timerfd_settime(-1, 1.0)
+        timers._timerfd_settime(-1, 1.0)

@@ -1,14 +1,11 @@
-"""What is to be done later: one task, and one timer, for all of it.
+"""The timer that simulated lag is waited out with: one for all sleeps, more exact than trio's own.
 
-A delivery that waits out its simulated lag is a call that is due at some time. The calls lie in a heap;
-one task sleeps until the earliest is due, and what comes meanwhile moves its timer.
+The sleeps lie in a heap; one task waits until the earliest is over, and a new one may move its timer.
 
 Trio's own timers are epoll's on Linux, which counts in whole milliseconds and rounds up: a sleep ends
 up to a millisecond late, half of one in the mean, and lag is drawn to a fraction of that. A timer of the
 kernel's that is waited for as a file descriptor (timerfd_create(2)) is exact. Where there is none, and
 in simulated time, it is trio's.
-
-What it does not know: what the calls do.
 """
 
 from __future__ import annotations
@@ -19,7 +16,6 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from itertools import count
@@ -114,29 +110,30 @@ def best_timer() -> Timer:
         return Timer()
 
 
-class Alarms:
-    """Calls that are to be made at some time. They must not wait, nor raise."""
+class Sleeper:
+    """Sleeps that are exact to a fraction of a millisecond. `run` must run, or none of them ends."""
 
     def __init__(self, timer: Timer) -> None:
         self._timer = timer
-        self._calls: list[tuple[float, int, Callable[[], None]]] = []  # a heap
-        self._numbers = count()  # those that are due together are made in the order they came in
+        self._sleeps: list[tuple[float, int, trio.Event]] = []  # a heap
+        self._numbers = count()  # those that end together end in the order in which they began
 
-    def after(self, delay_s: float, call: Callable[[], None]) -> None:
-        """Make a call once so long has passed."""
-        due = trio.current_time() + delay_s
-        heapq.heappush(self._calls, (due, next(self._numbers), call))
-        if self._calls[0][0] == due:
+    async def sleep(self, delay_s: float) -> None:
+        """Wait until so long has passed."""
+        due, over = trio.current_time() + delay_s, trio.Event()
+        heapq.heappush(self._sleeps, (due, next(self._numbers), over))
+        if self._sleeps[0][0] == due:
             self._timer.set(due)
+        await over.wait()
 
     async def run(self) -> None:
-        """Make them in their time. Runs until it is cancelled."""
+        """End each sleep in its time. Runs until it is cancelled."""
         try:
             while True:
-                while self._calls and self._calls[0][0] <= trio.current_time():
-                    _, _, call = heapq.heappop(self._calls)
-                    call()
-                self._timer.set(self._calls[0][0] if self._calls else math.inf)
+                while self._sleeps and self._sleeps[0][0] <= trio.current_time():
+                    _, _, over = heapq.heappop(self._sleeps)
+                    over.set()
+                self._timer.set(self._sleeps[0][0] if self._sleeps else math.inf)
                 await self._timer.wait()
         finally:
             self._timer.close()
