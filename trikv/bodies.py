@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from trikv import jsonvalue
-from trikv.errors import InvalidBody
+from trikv.errors import InvalidBody, MalformedJson
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -88,7 +88,17 @@ class PlainBody(_ClientBody, frozen=True):
 
 def decode_body(body: bytes, kind: type[S]) -> S:
     """A body of that type. Raises MalformedJson or InvalidBody, which names the field."""
-    return convert(jsonvalue.decode(body), kind)
+    try:
+        decoded = jsonvalue.decode(body)
+    except MalformedJson as error:
+        raise MalformedJson(f"{error.detail}; expected {shape(kind)}") from None
+    return convert(decoded, kind)
+
+
+def shape(kind: type[msgspec.Struct]) -> str:
+    """Return what a body of that type looks like, with the fields that it must have."""
+    needed = [f'"{field.name}": …' for field in msgspec.structs.fields(kind) if field.required]
+    return f"{{{', '.join(needed)}}}"
 
 
 #: What msgspec says; of our types only clients' forbid unknown fields, and a batch's are all that nest.
@@ -117,6 +127,8 @@ def convert(decoded: Any, kind: type[S]) -> S:
             said = f"expected put or delete, got {said.removeprefix('Invalid enum value ')}"
         if missing := _MISSING.fullmatch(said):
             field, said = f"{field}.{missing[1]}".removeprefix("."), "required, but missing"
+        if not field:  # a bare value, as a rule
+            said = f"{said}; expected {shape(kind)}"
         raise InvalidBody(f"{field or 'the body'}: {said}", field=field or "$") from None
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.unit.inprocess import Answered, Client, open_client
+from tests.unit.test_web import clients
 from trikv.messages import MAX_BATCH_BYTES, MAX_REPLICATE_BODY_BYTES
 from trikv.version import MAX_TIMESTAMP_US
 from trikv.web.routes import ROUTES
@@ -1105,3 +1106,19 @@ async def test_records_are_listed_for_the_promised_epoch_only(autojump_clock: Mo
         assert (await client.ask("GET", "/replica/records?epoch=3.i")).status == 200
         answer = await client.ask("GET", "/replica/records?epoch=x")
         assert answer.json()["field"] == "epoch"
+
+
+@pytest.mark.parametrize(
+    "body", [b"5", b'"hello"', b"[1]", b"null", b"hello", b"{'value': 1}", b""]
+)
+async def test_a_body_that_is_none_is_answered_with_what_one_looks_like(
+    body: bytes, autojump_clock: MockClock
+) -> None:
+    async with clients(0) as c:
+        answer = await c.leader.ask("PUT", "/kv/k", body)
+        assert answer.status in (400, 422)
+        assert 'expected {"value": …}' in answer.json()["detail"]
+        answer = await c.leader.ask("POST", "/batch", body)
+        assert 'expected {"operations": …}' in answer.json()["detail"]
+        answer = await c.leader.ask("POST", "/admin/quorum", body)
+        assert 'expected {"write_quorum": …}' in answer.json()["detail"]

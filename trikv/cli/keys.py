@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 import shlex
 import sys
@@ -10,9 +12,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import click
+import trio
 
 from trikv import jsonvalue
-from trikv.cli.options import Number, Setup, ask, asks_nodes
+from trikv.cli.options import Callback, Number, Setup, ask, asks_nodes
 from trikv.cli.outcome import CommandError, ExitCode, interrupted, usage_error
 from trikv.cli.output import Output, clip, plural, shown_json, visible
 from trikv.client import Change, Item, Reset, Watch, Written
@@ -89,7 +92,7 @@ def _alike(name: str, known: Iterable[str]) -> list[str]:
 
 @click.command("put", cls=_PutCommand)
 @click.argument("key")
-@click.argument("value")
+@click.argument("value", required=False)
 @click.option("--string", "as_text", is_flag=True, help="VALUE is a text, not JSON.")
 @click.option("--if-version", metavar="VERSION", help="Only if the key has this version.")
 @click.option("--if-absent", is_flag=True, help="Only if the key is not there.")
@@ -98,7 +101,7 @@ def _alike(name: str, known: Iterable[str]) -> list[str]:
 def put(
     setup: Setup,
     key: str,
-    value: str,
+    value: str | None,
     as_text: bool,
     if_version: str | None,
     if_absent: bool,
@@ -106,8 +109,13 @@ def put(
 ) -> ExitCode:
     """Write VALUE, which is JSON, under KEY.
 
-    Returns once the write is confirmed. VALUE - is read from standard input.
+    Returns once the write is confirmed. VALUE - is read from standard input, and so is one that is
+    left out where that is no terminal.
     """
+    if value is None:
+        if sys.stdin.isatty():
+            raise usage_error("VALUE: expected JSON, or - for standard input")
+        value = "-"
     if (if_version is not None) + if_absent + if_present > 1:
         raise usage_error("--if-version, --if-absent, --if-present: expected one at most")
     decoded = read_value(value, as_text=as_text)
@@ -184,8 +192,24 @@ def delete(setup: Setup, key: str, if_version: str | None) -> ExitCode:
     return ask(setup, work, write=True)
 
 
+def takes_prefix(function: Callback) -> Callback:
+    """A command with a prefix, as an argument or as `--prefix`."""
+
+    @click.argument("beginning", required=False, metavar="[PREFIX]")
+    @click.option("--prefix", metavar="TEXT", help="Only keys that begin so; as PREFIX.")
+    @functools.wraps(function)
+    def with_prefix(
+        *given: Any, beginning: str | None, prefix: str | None, **arguments: Any
+    ) -> ExitCode:
+        if beginning is not None and prefix is not None:
+            raise usage_error("PREFIX, --prefix: expected one at most")
+        return function(*given, prefix=beginning or prefix or "", **arguments)
+
+    return with_prefix
+
+
 @click.command("list")
-@click.option("--prefix", default="", metavar="TEXT", help="Only keys that begin so.")
+@takes_prefix
 @click.option(
     "--limit",
     type=Number(1, 10**9, "keys", whole=True),
@@ -241,7 +265,7 @@ def show_listed(output: Output, item: Item, *, versions: bool) -> None:
 
 
 @click.command("watch")
-@click.option("--prefix", default="", metavar="TEXT", help="Only keys that begin so.")
+@takes_prefix
 @click.option("--after", metavar="VERSION", help="Only what is later than this.")
 @click.option(
     "--count",
@@ -253,20 +277,30 @@ def show_listed(output: Output, item: Item, *, versions: bool) -> None:
 def watch(setup: Setup, prefix: str, after: str | None, count: int | None) -> ExitCode:
     """Print the latest change of every key, then all new ones.
 
-    Ends with Ctrl-C, and then says where to go on.
+    Ends with Ctrl-C, or after the time of --timeout if that is given, and then says where to go on.
     """
     output = setup.output
     opened: list[Watch] = []
+    ends_s = setup.timeout_s if setup.timeout_given else math.inf
 
     async def work(client: AdminClient) -> ExitCode:
         told = 0
         async with client.watch(prefix, after=after) as changes:
             opened.append(changes)
-            async for change in changes:
-                show_change(output, change, changes)
-                told += isinstance(change, Change)
-                if told == count:
-                    break
+            with trio.move_on_after(ends_s):
+                async for change in changes:
+                    show_change(output, change, changes)
+                    told += isinstance(change, Change)
+                    if told == count:
+                        return ExitCode.DONE
+        if not changes.reached:
+            raise CommandError(
+                f"no node could be watched within {ends_s:g} s",
+                ExitCode.UNAVAILABLE,
+                code="unreachable",
+            )
+        if changes.version is not None:
+            output.say(to_go_on(prefix, changes.version))
         return ExitCode.DONE
 
     try:
@@ -274,10 +308,14 @@ def watch(setup: Setup, prefix: str, after: str | None, count: int | None) -> Ex
     except CommandError as error:
         resume = opened[0].version if opened else after
         if error.exit_code is ExitCode.INTERRUPTED and resume is not None:
-            under = f"--prefix {shlex.quote(prefix)} " if prefix else ""
-            error.hint = f"To go on from here: trikv watch {under}--after {resume}"
+            error.hint = to_go_on(prefix, resume)
             error.more["resume"] = resume
         raise
+
+
+def to_go_on(prefix: str, resume: str) -> str:
+    under = f"--prefix {shlex.quote(prefix)} " if prefix else ""
+    return f"To go on from here: trikv watch {under}--after {resume}"
 
 
 def show_change(output: Output, change: Change | Reset, changes: Watch) -> None:

@@ -46,7 +46,7 @@ _AWAY = {
 
 _REMEMBERED = 200
 
-#: Lines of events that are wanted even where there is little room.
+#: With less room for events than this, blank lines go.
 _LEAST_EVENTS = 3
 
 
@@ -154,7 +154,7 @@ def frame(scene: Scene, output: Output, columns: int, rows: int, now_s: float) -
     title += f"   dashboard {scene.dashboard}"
     top = [
         output.paint(clip(title, columns), "bold"),
-        output.paint(clip(f"TRIKV_URLS={','.join(laboratory.urls)}", columns), "dim"),
+        *(output.paint(line, "dim") for line in urls_variable(laboratory.urls, columns)),
         output.paint(clip(f"data and logs: {laboratory.plan.directory}", columns), "dim"),
         "",
     ]
@@ -171,15 +171,33 @@ def frame(scene: Scene, output: Output, columns: int, rows: int, now_s: float) -
         top.append(output.paint(clip("stopping; Ctrl-C kills what is left", columns), "yellow"))
     elif scene.survey is not None:
         top += verdict(scene, output, scene.survey)[:4]
-    bottom = ["", *legend(output, columns)]
-    room = max(rows - len(top) - len(bottom) - 1, min(_LEAST_EVENTS, rows))
-    events = list(scene.story.told)[-room:]
+    bottom = legend(output, columns)
+    if rows - len(top) - len(bottom) - 2 < _LEAST_EVENTS:
+        top = [line for line in top if line]
+    top = top[: max(0, rows - len(bottom))]  # which key does what is wanted on a small screen, too
+    middle = rows - len(top) - len(bottom)
+    room = max(0, middle - 2)
     shown = [
         f"{output.paint(when, 'dim')}  {clip(text, max(1, columns - len(when) - 2))}"
-        for when, text in events
+        for when, text in list(scene.story.told)[-room:][:room]
     ]
-    space = [""] * (rows - len(top) - 1 - len(shown) - len(bottom))
-    return [*top, "", *shown, *space, *bottom][:rows]
+    space = [""] * (middle - 1 - len(shown))
+    return [*top, *([""] if middle > 0 else []), *shown, *space, *bottom][:rows]
+
+
+def urls_variable(urls: Sequence[str], columns: int) -> list[str]:
+    """The setting that finds these nodes, whole: in short, or on several lines, where it must be."""
+    for given in (urls, [url.removeprefix("http://") for url in urls]):
+        line = f"TRIKV_URLS={','.join(given)}"
+        if len(line) <= columns:
+            return [line]
+    lines = ['TRIKV_URLS="']  # in quotes lines are blanks, which may stand between two nodes
+    for index, url in enumerate(given):
+        piece = url + ("," if index < len(given) - 1 else '"')
+        if len(lines[-1]) + len(piece) > columns:
+            lines.append("")
+        lines[-1] += piece
+    return lines
 
 
 def current(scene: Scene, survey: Survey) -> Survey:

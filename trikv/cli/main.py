@@ -36,11 +36,21 @@ docs/cli.md.
 """
 
 
+#: What other programs call our commands.
+ALIASES = {"del": "delete", "rm": "delete", "ls": "list", "set": "put"}
+
+#: Options that may stand before the command, too, and how many arguments each takes.
+_ANYWHERE = {"--json": 0, "--url": 1, "--timeout": 1}
+
+
 class _InOrder(click.Group):
-    """Its commands are told in the order in which they are added."""
+    """Its commands are told in the order in which they are added, and found by other names, too."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
 
 
 @click.group(
@@ -49,6 +59,29 @@ class _InOrder(click.Group):
 @click.version_option(__version__, message="trikv %(version)s")
 def trikv() -> None:
     """A replicated key-value store: run nodes, ask them, watch them at work."""
+
+
+@click.command("help", hidden=True)
+@click.argument("command", required=False)
+@click.pass_context
+def show_help(context: click.Context, command: str | None) -> ExitCode:
+    """Print what COMMAND does, or which commands there are."""
+    root = context.find_root()
+    if command is None:
+        Output().line(root.get_help())
+        return ExitCode.DONE
+    found = trikv.get_command(context, command)
+    if found is None:
+        raise click.UsageError(f"No such command {command!r}.", context)
+    Output().line(found.get_help(click.Context(found, parent=root, info_name=found.name)))
+    return ExitCode.DONE
+
+
+@click.command("version", hidden=True)
+def show_version() -> ExitCode:
+    """Print which version of trikv this is."""
+    Output().line(f"trikv {__version__}")
+    return ExitCode.DONE
 
 
 for _command in (
@@ -66,6 +99,8 @@ for _command in (
     control.heal,
     bench.bench,
     completion.completion,
+    show_help,
+    show_version,
 ):
     trikv.add_command(_command)
 
@@ -100,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        with trikv.make_context("trikv", arguments) as context:
+        with trikv.make_context("trikv", _command_first(arguments)) as context:
             code: int | None = trikv.invoke(context)
             return code or 0
     except click.exceptions.Exit as done:  # --help, --version
@@ -112,4 +147,12 @@ def _run(arguments: list[str]) -> int:
         hint = None
         if isinstance(error, click.UsageError) and error.ctx is not None:
             hint = f"{error.ctx.get_usage()}\nMore: {error.ctx.command_path} --help"
-        raise usage_error(error.format_message(), hint=hint) from None
+        raise usage_error(" ".join(error.format_message().split()), hint=hint) from None
+
+
+def _command_first(arguments: list[str]) -> list[str]:
+    """The same with options that stand before the command behind it: `trikv --json status`."""
+    size = 0
+    while size < len(arguments) and (name := arguments[size].partition("=")[0]) in _ANYWHERE:
+        size += 1 if "=" in arguments[size] else 1 + _ANYWHERE[name]
+    return [*arguments[size : size + 1], *arguments[:size], *arguments[size + 1 :]]

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import click
 import trio
+from click.core import ParameterSource
 
 from trikv.cli.outcome import (
     ClosedPipe,
@@ -48,6 +49,7 @@ class Setup:
     urls: tuple[str, ...]
     timeout_s: float
     output: Output
+    timeout_given: bool = False
 
 
 class Number(click.ParamType[float]):
@@ -98,7 +100,13 @@ def asks_nodes(function: Callback) -> Callback:
     def with_setup(
         urls: Sequence[str], timeout: float, as_json: bool, **arguments: Any
     ) -> ExitCode:
-        setup = Setup(nodes_of(urls, os.environ), timeout, Output(as_json=as_json))
+        source = click.get_current_context().get_parameter_source("timeout")
+        setup = Setup(
+            nodes_of(urls, os.environ),
+            timeout,
+            Output(as_json=as_json),
+            timeout_given=source is not ParameterSource.DEFAULT,
+        )
         return function(setup, **arguments)
 
     return with_setup

@@ -5,7 +5,30 @@ from __future__ import annotations
 import click
 
 
-@click.command("serve")
+class _ServeCommand(click.Command):
+    """Who tries an option for a setting is told how it is set."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            given = error.option_name.partition("=")[0].lstrip("-")
+            name = {"quorum": "WRITE_QUORUM", "followers": "FOLLOWER_URLS"}.get(
+                given, given.replace("-", "_").upper()
+            )
+            # Not before it is needed, as below.
+            from trikv.config import SETTINGS
+
+            if name not in {setting.name for setting in SETTINGS}:
+                raise
+            raise click.UsageError(
+                f"No such option '--{given}': settings come from the environment: "
+                f"{name}=… trikv serve",
+                ctx,
+            ) from None
+
+
+@click.command("serve", cls=_ServeCommand)
 @click.option(
     "--stop-at-eof",
     is_flag=True,

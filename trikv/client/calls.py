@@ -27,7 +27,7 @@ from trikv.client.errors import Refused, Unavailable
 from trikv.client.model import Item, Written
 from trikv.client.nodes import Nodes, Search
 from trikv.client.wire import Answer, Failure, Meaning, Reading, Request
-from trikv.errors import NotFound, NotLeader, VersionConflict
+from trikv.errors import NotFound, NotLeader, ReadTimeout, VersionConflict
 
 T = TypeVar("T")
 
@@ -94,6 +94,7 @@ class Call:
         self._attempts = 0
         self._pauses = 0
         self._last: Reading | None = None
+        self._last_s = 0.0  # how long that attempt might take
 
     @property
     def now_s(self) -> float:
@@ -117,12 +118,19 @@ class Call:
             self.nodes.failed(node, self._now())
         else:
             self.nodes.answered(node)
-        # Who says that another leads tells less than whoever was asked before.
-        if reading.meaning is not Meaning.DONE and (
-            self._last is None or reading.code != NotLeader.code
-        ):
-            self._last = reading
+        if reading.meaning is not Meaning.DONE and self._tells_more(reading, timeout_s):
+            self._last, self._last_s = reading, timeout_s
         return reading
+
+    def _tells_more(self, reading: Reading, timeout_s: float) -> bool:
+        """Whether a failure says more than the one before it to whoever is told in the end."""
+        if self._last is None:
+            return True
+        if reading.code == self._last.code == ReadTimeout.code:
+            return (
+                timeout_s >= self._last_s
+            )  # the end of a call leaves a moment, which says nothing
+        return reading.code != NotLeader.code  # who leads was known before
 
     def pause(self, at_least_s: float = 0.0) -> Steps[None]:
         """Wait before a further attempt. Raises Unavailable if there would be no time for one."""

@@ -54,6 +54,8 @@ class Watch:
         self._told: deque[Told] = deque()
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
+        self.reached = False
+        """Whether any node has opened a stream yet."""
 
     @property
     def version(self) -> str | None:
@@ -109,6 +111,7 @@ class Watch:
             )
             body = b"" if response.status_code == 200 else await response.aread()
         self._told += self._feed.opened(Answer(response.status_code, response.headers, body))
+        self.reached = True
         self._chunks = response.aiter_bytes()
 
     async def _lost(self, *, failed: bool) -> None:

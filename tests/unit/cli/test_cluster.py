@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,8 @@ from tests.unit.cli.test_status import (
 )
 from trikv.cli import cluster, survey
 from trikv.cli.laboratory import Laboratory, Plan
-from trikv.cli.live import KEYS, Scene, Story, frame, worded
+from trikv.cli.live import KEYS, Scene, Story, frame, urls_variable, worded
+from trikv.cli.options import nodes_of
 from trikv.cli.outcome import CommandError
 from trikv.cli.output import Output, cells
 from trikv.cli.terminal import keys_in
@@ -82,6 +84,35 @@ def test_the_screen_has_the_size_of_its_terminal(
             assert len(lines) == rows
             if columns >= 80:
                 assert max(cells(without_colours(line)) for line in lines) <= columns
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("nodes", [3, 9])
+def test_a_small_screen_says_which_key_does_what(
+    columns: int, nodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = scene(nodes)
+    shown.survey = surveyed()
+    for rows in range(6, 24):
+        lines = frame(shown, shown.story.output, columns, rows, 12.0)
+        assert len(lines) == rows
+        text = "\n".join(map(without_colours, lines))
+        for key, does in KEYS:
+            assert f"{key} {does}" in text
+
+
+@pytest.mark.parametrize("columns", range(28, 200, 7))
+@pytest.mark.parametrize("nodes", [1, 3, 9])
+def test_the_variable_that_finds_the_nodes_is_whole_at_every_width(
+    columns: int, nodes: int
+) -> None:
+    urls = tuple(f"http://127.0.0.1:{8000 + number}" for number in range(nodes))
+    lines = urls_variable(urls, columns)
+    assert max(map(len, lines)) <= columns
+    (value,) = shlex.split("\n".join(lines))
+    name, _, value = value.partition("=")
+    assert nodes_of((), {name: value}) == urls
 
 
 def test_the_screen_shows_nodes_events_and_keys(monkeypatch: pytest.MonkeyPatch) -> None:

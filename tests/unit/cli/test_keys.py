@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -370,3 +371,95 @@ def test_watch_refused_is_told(console: Console) -> None:
     ended = console("watch", "--after", "x", *URLS)
     assert ended.code == 2
     assert "after: a version looks like" in ended.err
+
+
+# -- habits -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("habit", "command"),
+    [
+        (("set", "k", "1"), ("put", "k", "1")),
+        (("del", "k"), ("delete", "k")),
+        (("rm", "k"), ("delete", "k")),
+        (("ls",), ("list",)),
+        (("list", "k/"), ("list", "--prefix", "k/")),
+        (("ls", "k/"), ("list", "--prefix", "k/")),
+        (("--json", "get", "k"), ("get", "k", "--json")),
+        (("--timeout", "3", "--json", "get", "k"), ("get", "k", "--json", "--timeout", "3")),
+        (("--timeout=3", "get", "k"), ("get", "k", "--timeout", "3")),
+    ],
+)
+def test_what_people_are_used_to_type_is_taken(
+    console: Console, habit: tuple[str, ...], command: tuple[str, ...]
+) -> None:
+    def answer(asked: Asked) -> Reply:
+        if asked.path == "/kv":
+            return Reply(200, {"items": [], "next": None})
+        return Reply(200, {"key": "k", "value": 1, "version": V1, "follower_acks": 1})
+
+    usual, other = (console(*words, answers=answer) for words in (command, habit))
+    assert usual.code == other.code == 0
+    assert (other.out, other.err) == (usual.out, usual.err)
+    assert [(one.method, one.path, one.query.get("prefix")) for one in other.seen] == [
+        (one.method, one.path, one.query.get("prefix")) for one in usual.seen
+    ]
+
+
+def test_a_prefix_is_given_once(console: Console) -> None:
+    for command in ("list", "watch"):
+        ended = console(command, "a", "--prefix", "b")
+        assert (ended.code, ended.seen) == (2, [])
+        assert "expected one at most" in ended.err
+
+
+def test_help_and_version_are_commands_too(console: Console) -> None:
+    assert console("version").out == console("--version").out
+    assert console("help").out == console("--help").out
+    assert console("help", "ls").out == console("list", "--help").out
+    assert console("help", "nothing").code == 2
+
+
+def test_put_without_a_value_reads_standard_input_unless_that_is_a_terminal(
+    console: Console,
+) -> None:
+    ended = console("put", "k", answers=lambda _: written(V1), stdin=b'{"a": 1}\n')
+    assert ended.code == 0
+    assert ended.seen[0].json() == {"value": {"a": 1}}
+
+
+def test_an_option_of_serve_that_is_a_setting_says_how_it_is_set(console: Console) -> None:
+    for option, name in (("--port", "PORT"), ("--quorum", "WRITE_QUORUM"), ("--role=x", "ROLE")):
+        ended = console("serve", option, "8001")
+        assert ended.code == 2
+        assert f"{name}=… trikv serve" in ended.err
+    assert "environment" not in console("serve", "--nonsense").err
+
+
+def test_a_missing_choice_is_one_line(console: Console) -> None:
+    (first, *_) = console("completion").err.splitlines()
+    assert first == "trikv: Missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish"
+
+
+def test_a_watch_with_a_timeout_ends_and_says_where_to_go_on(console: Console) -> None:
+    beat = b'event: heartbeat\ndata: {"version":"1.aa-2000"}\n\n'
+    stream = Reply(200, content_type="text/event-stream", content=(beat,), hangs=True)
+    ended = console("watch", "a", "--timeout", "2", answers=lambda _: stream)
+    assert ended.code == 0
+    assert "trikv watch --prefix a --after 1.aa-2000" in ended.err
+
+
+def test_a_watch_with_a_timeout_that_reaches_nobody_is_4(console: Console) -> None:
+    ended = console("watch", "--timeout", "2", "--json", answers=lambda _: httpx.ConnectError("no"))
+    assert (ended.code, ended.error["code"]) == (4, "unreachable")
+
+
+def test_a_version_that_does_not_come_is_said_with_the_longest_wait(console: Console) -> None:
+    def answer(asked: Asked) -> Reply:
+        wait_s = int(asked.query["timeout_ms"]) / 1000
+        detail = f"V was not reached within {wait_s:g} s"
+        return replace(problem("read_timeout", 504, detail=detail), delay_s=wait_s)
+
+    ended = console("get", "k", "--min-version", V1, "--timeout", "3", answers=answer)
+    assert ended.code == 4
+    assert "was not reached within 2 s" in ended.err
