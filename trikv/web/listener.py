@@ -12,6 +12,7 @@ Rules
 from __future__ import annotations
 
 import errno
+import math
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -45,7 +46,7 @@ RETRY_AFTER_S = 5
 #: Between two lines of the log about it.
 SAY_EVERY_S = 60.0
 
-#: After the system had no room for a connection.
+#: After the system had no room for a connection, or there was none that is idle.
 PAUSE_S = 0.1
 
 _SYSTEM_IS_FULL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -126,7 +127,8 @@ class Doorkeeper:
         self._open = 0
         self._being_refused = 0
         self._refused = 0
-        self._said_at = -SAY_EVERY_S
+        self._said_at = -math.inf
+        self._look_at = -math.inf
 
     async def run(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
         """Take clients until cancelled; their tasks run in `connections`."""
@@ -141,7 +143,7 @@ class Doorkeeper:
                     self._close_idle()
                     await trio.sleep(PAUSE_S)
                     continue
-                if self._open < self._limit or self._close_idle():
+                if self._open < self._limit or self._made_room():
                     self._open += 1
                     connections.start_soon(self._run_one, stream)
                 elif self._being_refused < REFUSED_AT_ONCE:
@@ -150,6 +152,16 @@ class Doorkeeper:
                 else:
                     self._say("all connections are in use")
                     await trio.aclose_forcefully(stream)
+
+    def _made_room(self) -> bool:
+        """Close idle connections, if there are any; a crowd does not make it look each time."""
+        now = trio.current_time()
+        if now < self._look_at:
+            return False
+        if self._close_idle():
+            return True
+        self._look_at = now + PAUSE_S
+        return False
 
     async def _run_one(self, stream: trio.SocketStream) -> None:
         try:
