@@ -342,10 +342,14 @@ def check_answer(asked: Asked, answer: Answered) -> str | None:
     kind = answer.headers.get("content-type")
     assert re.fullmatch("[!-~]{1,128}", answer.headers.get("x-request-id", "none")), answer
     if asked.method.upper() == "HEAD":
-        assert answer.status in {200, 307, *CODES.values()} - {500}
-        return None if answer.status == 200 else "?"
+        assert answer.status in {200, 304, 307, *CODES.values()} - {500}
+        return None if answer.status in (200, 304) else "?"
     if answer.status == 307:
-        assert (answer.headers["location"], asked.target.partition(b"?")[0]) == ("ui", b"/")
+        assert answer.headers["location"] == "ui"
+        assert path_of(asked) == "/"
+        return None
+    if answer.status == 304:
+        assert (answer.body, kind) == (b"", None)
         return None
     if (answer.status, kind) == (200, "text/event-stream"):
         assert asked.target.startswith((b"/watch", b"/events")), answer
@@ -354,7 +358,7 @@ def check_answer(asked: Asked, answer: Answered) -> str | None:
         assert kind is not None
         assert kind.startswith(("text/plain", "application/openmetrics-text"))
         return None
-    if answer.status in (200, 304) and asked.target.startswith((b"/ui", b"/docs")):
+    if answer.status == 200 and asked.target.startswith((b"/ui", b"/docs")):
         assert kind is not None
         assert kind.startswith("text/")
         return None
@@ -383,9 +387,15 @@ def check_answer(asked: Asked, answer: Answered) -> str | None:
     return code
 
 
+def path_of(asked: Asked) -> str:
+    """The path as the app reads it: of a target that is none, `/`."""
+    path = asked.target.partition(b"?")[0].decode()
+    return path if path.startswith("/") else "/" + path.partition("://")[2].partition("/")[2]
+
+
 def listed_for(asked: Asked) -> set[str]:
     """The codes that the documents list for the route that it came to."""
-    path = asked.target.partition(b"?")[0].decode()
+    path = path_of(asked)
     path = "/kv/{key}" if path.startswith("/kv/") else path
     path = "/ui/{file}" if path.startswith("/ui/") else path
     method = asked.method.upper().replace("HEAD", "GET")
