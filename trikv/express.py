@@ -5,7 +5,8 @@ Rules
 - A connection on which anything goes wrong, or that was cut short, is closed: no reply is ever taken for
   another request's.
 - Before it is used again it is looked at: if the other side has closed it meanwhile, or has said
-  anything, a new one is opened.
+  anything, the request fails. That node may have been started again since, with an older copy of its
+  data: what it was known to have is to be asked anew (see `link`, sessions).
 - A reply that came in one piece, and is the last one again to the last byte, says the same: it is not
   read anew. (Acknowledgements differ by their date, once a second.)
 
@@ -43,10 +44,10 @@ class Kept:
         """The status and the body of the reply to one request. Raises PeerFailed or OSError."""
         stream, self._stream = self._stream, None
         try:
-            if stream is None or not stream.is_quiet():
-                if stream is not None:
-                    stream.close()
+            if stream is None:
                 stream = await self._open()
+            elif not stream.is_quiet():
+                raise PeerFailed("it has closed the connection since its last answer")
             head = f"POST {path} HTTP/1.1\r\n{self._head}{len(body)}\r\n\r\n"
             await stream.send(head.encode("ascii") + body)
             data = await stream.receive(READ_BYTES)

@@ -130,12 +130,15 @@ async def test_what_is_cut_short_leaves_nothing_for_the_next(quiet_clock: MockCl
 
 
 @pytest.mark.parametrize("behind", [b"", b"HTTP/1.1 500 \r\nContent-Length: 0\r\n\r\n"])
-async def test_a_connection_that_was_closed_or_babbles_meanwhile_is_replaced(
+async def test_a_connection_that_was_closed_or_babbles_meanwhile_fails_the_next_request(
     behind: bytes, quiet_clock: MockClock
 ) -> None:
+    """The node may have been started again since, and know less than it has acknowledged."""
     async with scripted([OK, behind], [OK]) as (server, kept):
         assert await kept.post("/replicate", b"body", 100) == (200, b"ok")
         await trio.sleep(0.05)
+        with pytest.raises(PeerFailed, match="closed the connection since its last answer"):
+            await kept.post("/replicate", b"body", 100)
         assert await kept.post("/replicate", b"body", 100) == (200, b"ok")
         assert server.connections == 2
 
