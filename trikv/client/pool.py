@@ -83,6 +83,10 @@ class _Lanes(Generic[T]):
             old.append(idle.popleft().lane)
         return old
 
+    def __repr__(self) -> str:
+        idle = sum(len(lanes) for lanes in self._idle.values())
+        return f"<{type(self).__name__}: {idle} connections idle>"
+
     def take_all(self) -> list[T]:
         idle, self._idle = self._idle, {}
         return [one.lane for lanes in idle.values() for one in lanes]
@@ -99,7 +103,7 @@ class _Pool(Generic[T]):
 
     def _begin(self) -> None:
         """Start empty."""
-        self._lanes: _Lanes[T] = _Lanes()
+        self._pool: _Lanes[T] = _Lanes()
         self._slots = self._new_slots(
             MAX_CONNECTIONS if self._given is None else MAX_GIVEN_CONNECTIONS
         )
@@ -109,7 +113,7 @@ class _Pool(Generic[T]):
 
     def after_fork(self) -> None:
         self._forked = True
-        self._leave(self._lanes.take_all())
+        self._leave(self._pool.take_all())
         self._begin()
 
     def _leave(self, lanes: list[T]) -> None:
@@ -118,7 +122,7 @@ class _Pool(Generic[T]):
 
     def _lane(self, request: httpx.Request) -> T:
         if self._given is None:
-            return self._lanes.take(_node(request)) or self._new_lane(
+            return self._pool.take(_node(request)) or self._new_lane(
                 verify=_tls() if request.url.scheme == "https" else _NO_TLS,
                 limits=_LIMITS,
                 trust_env=False,
@@ -134,10 +138,10 @@ class _Pool(Generic[T]):
 
     def _free(self, request: httpx.Request, lane: T) -> list[T]:
         """An exchange has ended well. Returns the lanes to close."""
-        return [] if lane is self._given else self._lanes.give(_node(request), lane)
+        return [] if lane is self._given else self._pool.give(_node(request), lane)
 
     def _all_lanes(self) -> list[T]:
-        return self._lanes.take_all() if self._given is None else [self._given]
+        return self._pool.take_all() if self._given is None else [self._given]
 
 
 def _node(request: httpx.Request) -> str:
