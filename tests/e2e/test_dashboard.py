@@ -465,10 +465,11 @@ def test_a_burst_ends_with_its_node_and_pending_writes_are_followed_no_more(
 def test_a_followers_page_says_that_its_leader_is_gone(page: Page, nodes: Nodes) -> None:
     page.open(nodes.followers[0].url)
     page.until(lambda: page.text("#node-ready") == "ready", "it is ready")
-    nodes.leader.pause()
+    cut(nodes, "follower1")  # for a follower the same as a leader that has died
     page.until(lambda: "has not been heard for" in page.text("#node-ready"), "it says so")
     page.until(lambda: page.attribute(".wire", "data-state") == "down", "and draws it")
-    nodes.leader.wake()
+    heal = {"follower": "follower1", "cut": False}
+    nodes.leader.ask("POST", "/admin/partition", heal)
     page.until(lambda: page.text("#node-ready") == "ready", "it is ready again")
     page.check()
 
