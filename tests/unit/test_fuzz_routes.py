@@ -388,9 +388,10 @@ def check_answer(asked: Asked, answer: Answered) -> str | None:
 
 
 def path_of(asked: Asked) -> str:
-    """The path as the app reads it: of a target that is none, `/`."""
+    """The path as the app reads it: after the host of an absolute target, `/` if there is none."""
     path = asked.target.partition(b"?")[0].decode()
-    return path if path.startswith("/") else "/" + path.partition("://")[2].partition("/")[2]
+    _, absolute, rest = path.partition("://")
+    return "/" + rest.partition("/")[2] if absolute and not path.startswith("/") else path or "/"
 
 
 def listed_for(asked: Asked) -> set[str]:

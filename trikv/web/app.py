@@ -164,8 +164,8 @@ def _path(target: bytes) -> bytes:
     """The path in a target; one in absolute form (`http://host/path`) has it after the host."""
     if target.startswith(b"/"):
         return target
-    _, _, after_scheme = target.partition(b"://")
-    return b"/" + after_scheme.partition(b"/")[2]
+    _, absolute, after_scheme = target.partition(b"://")
+    return b"/" + after_scheme.partition(b"/")[2] if absolute or not target else target
 
 
 async def _read_body(most: int, held: HeldBody, check_role: Callable[[], object]) -> bytes:
