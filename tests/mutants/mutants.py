@@ -317,7 +317,7 @@ _ALL = (
         "",
         # Not by the walks: its followers have promised the same, most often, and refuse it.
         "tests/simulation/test_takeover.py",
-        noticed=ITS_TEST,
+        noticed="test_a_leader_that_has_promised_higher_commits_nothing_of_its_own_any_more.* - ",
     ),
     Mutant(
         "a batch for another instance",
@@ -326,7 +326,7 @@ _ALL = (
         "if False:",
         # Not by the walks: a disk is emptied while a batch is on its way: once in thousands of runs.
         "tests/simulation/test_link.py",
-        noticed=ITS_TEST,
+        noticed="test_a_batch_for_a_disk_that_was_emptied_since_is_refused.* - ",
     ),
     # -- quorums
     Mutant(
@@ -344,7 +344,7 @@ _ALL = (
         "        self._met = all(self._told >= one.write_quorum for one in self.voters)\n",
         # Not by the walks: a link delivers once, and no node has two links (which is tested, too).
         "tests/unit/test_quorum.py",
-        noticed=ITS_TEST,
+        noticed="test_the_quorum_is_met_exactly_when_enough_followers_have_acknowledged.* - ",
     ),
     Mutant(
         "a clone of the channel that is not closed",
@@ -401,7 +401,7 @@ _ALL = (
         "            if True:\n",
         # Not by the walks: it takes the loss of that very follower's leader before it is live.
         "tests/simulation/test_link.py",
-        noticed=ITS_TEST,
+        noticed="test_an_acknowledgement_of_a_follower_that_catches_up_counts_once_it_is_live.* - ",
     ),
     Mutant(
         "a lowered quorum in force too soon",
@@ -410,7 +410,7 @@ _ALL = (
         "return True",
         # Not by the walks: it takes a takeover by those that the new quorum did not ask.
         "tests/simulation/test_takeover.py",
-        noticed=ITS_TEST,
+        noticed="test_a_follower_takes_over_with_two_others_and_nothing_confirmed_is_lost.* - ",
     ),
     Mutant(
         "the quorum before forgotten too soon",
@@ -419,7 +419,7 @@ _ALL = (
         "if True",
         # Not by the walks: the same.
         "tests/simulation/test_reconfiguration.py",
-        noticed=ITS_TEST,
+        noticed="test_a_raised_quorum_is_not_settled_before_what_the_old_one_confirmed_has_arrived.* - ",
     ),
     Mutant(
         "a takeover minds the newest quorum only",
@@ -428,7 +428,7 @@ _ALL = (
         "return self.voters.lacking(promised)",
         # Not by the walks: the same.
         "tests/simulation/test_reconfiguration.py",
-        noticed=ITS_TEST,
+        noticed="test_a_raised_quorum_is_not_settled_before_what_the_old_one_confirmed_has_arrived.* - ",
     ),
     # -- watermarks, floors
     Mutant(
@@ -472,7 +472,7 @@ _ALL = (
         '" ORDER BY epoch DESC, timestamp_us DESC, key DESC LIMIT ?7"',
         '" ORDER BY epoch, timestamp_us, key LIMIT ?7"',
         "tests/simulation/test_catch_up.py",
-        noticed=ITS_TEST,
+        noticed="test_a_leader_that_crashes_while_a_follower_catches_up_leaves_no_part_of_a_batch.* - ",
     ),
     # -- takeovers, handshakes
     Mutant(
@@ -489,7 +489,7 @@ _ALL = (
         "return {s.node_id for s in states}",
         # Not by the walks: a walk seldom has so few nodes up that a new one is needed.
         "tests/simulation/test_takeover.py",
-        noticed=ITS_TEST,
+        noticed="test_a_new_node_does_not_count_for_a_takeover.* - ",
     ),
     Mutant(
         "a takeover that reads nobody",
@@ -520,7 +520,7 @@ _ALL = (
         "\n\n@asynccontextmanager",
         # Not by the walks: it takes a takeover by a node that slept through another.
         "tests/simulation/test_interrupted.py",
-        noticed=ITS_TEST,
+        noticed="test_a_takeover_may_be_interrupted_at_any_request.* - ",
     ),
     Mutant(
         "a new node brought in at once",
@@ -529,7 +529,7 @@ _ALL = (
         "",
         # Not by the walks: it takes another leadership built on the very promise that was forgotten.
         "tests/simulation/test_takeover.py",
-        noticed=ITS_TEST,
+        noticed="test_a_new_node_does_not_count_for_a_takeover.* - ",
     ),
     Mutant(
         "a promise that is forgotten while others are gathered",
@@ -561,7 +561,7 @@ _ALL = (
         "",
         # Not by the walks: writes and linearizable reads look at the promise, too.
         "tests/simulation/test_promises.py",
-        noticed=ITS_TEST,
+        noticed="test_a_promise_made_before_leading_begins_is_noticed.* - ",
     ),
     Mutant(
         "a linearizable read that does not look at the promise",
@@ -570,7 +570,7 @@ _ALL = (
         "if (promised := self.epoch) != self.epoch:\n                raise",
         # Not by the walks: a leadership that begins looks at it, too.
         "tests/simulation/test_promises.py",
-        noticed=ITS_TEST,
+        noticed="test_a_linearizable_read_looks_at_the_promise_after_its_round.* - ",
     ),
     Mutant(
         "a candidate that leads with a promise to another",
@@ -592,15 +592,6 @@ _ALL = (
             ),
         ),
         noticed=ANOMALIES,
-    ),
-    Mutant(
-        "a last transaction that does not look at the promise",
-        "trikv.takeover",
-        "            _check_own_promise(store, candidate.epoch)\n            if speaker:\n",
-        "            if speaker:\n",
-        # Not by the walks: a leadership that begins looks at it, too.
-        "tests/simulation/test_promises.py",
-        noticed=ITS_TEST,
     ),
     Mutant(
         "a leader that reads nobody since it led",
@@ -660,7 +651,7 @@ _ALL = (
         "        await write.decided.wait()\n",
         # Not by the walks: a client must leave within a commit, and its key not be written again.
         "tests/simulation/test_write_path.py",
-        noticed=ITS_TEST,
+        noticed="test_a_client_that_leaves_in_the_middle_of_a_commit_does_not_take_its_write_along.* - ",
     ),
     Mutant(
         "a precondition looked at before the transaction",
@@ -681,7 +672,7 @@ _ALL = (
         "",
         # Not by the walks: an old leader must be read that is cut off while its successor confirms.
         "tests/unit/test_core_batches.py",
-        noticed=ITS_TEST,
+        noticed="test_a_heartbeat_that_would_change_nothing_is_looked_at_like_any_batch.* - ",
     ),
     Mutant(
         "a linearizable read without a heartbeat",
@@ -690,7 +681,7 @@ _ALL = (
         "            return (\n",
         # Not by the walks: an old leader must be read that is cut off while its successor confirms.
         "tests/unit/test_web_writes.py",
-        noticed=ITS_TEST,
+        noticed="test_a_refusal_that_cannot_be_confirmed_is_a_timeout.* - ",
     ),
     Mutant(
         "a linearizable read of what is not confirmed",
@@ -699,7 +690,7 @@ _ALL = (
         "                True\n",
         # Not by the walks: what was read must be lost then.
         "tests/unit/test_web_writes.py",
-        noticed=ITS_TEST,
+        noticed="test_a_refusal_waits_until_what_it_tells_is_confirmed.* - ",
     ),
     Mutant(
         "a refusal that nobody confirmed",
@@ -715,7 +706,7 @@ _ALL = (
         "        if False:\n            raise NotReady(\n",
         # Not by the walks: its followers refuse whatever it goes on to do.
         "tests/simulation/test_takeover.py",
-        noticed=ITS_TEST,
+        noticed="test_an_old_leader_that_wakes_up_confirms_nothing_any_more.* - ",
     ),
     # -- watching: the walks have no readers; others have (test_watch_walk.py)
     Mutant(
@@ -724,7 +715,7 @@ _ALL = (
         "return None if self._confirmed_us < 0 else Version(self.epoch, self._confirmed_us)",
         "return Version(self.epoch, self.resolved_us)",
         "tests/unit/test_watch.py",
-        noticed=ITS_TEST,
+        noticed="test_what_is_not_confirmed_is_told_by_nobody_until_it_is.* - ",
     ),
     Mutant(
         "a follower tells what is not confirmed",
@@ -732,7 +723,7 @@ _ALL = (
         "return min(self.state.watermark, self._confirmed)",
         "return self.state.watermark",
         "tests/unit/test_watch.py",
-        noticed=ITS_TEST,
+        noticed="test_what_is_not_confirmed_is_told_by_nobody_until_it_is.* - ",
     ),
     Mutant(
         "a follower tells what is not complete",
@@ -740,7 +731,7 @@ _ALL = (
         "return min(self.state.watermark, self._confirmed)",
         "return self._confirmed",
         "tests/simulation/test_watch_walk.py",
-        noticed=ITS_TEST,
+        noticed="test_whoever_watches_ends_with_what_is_there.* - ",
     ),
     Mutant(
         "a reader may resume anywhere",
@@ -748,7 +739,7 @@ _ALL = (
         "if newest is None or (bound is not None and newest <= bound):",
         "if True:",
         "tests/unit/test_watch.py",
-        noticed=ITS_TEST,
+        noticed="test_what_hides_behind_an_unconfirmed_write_is_not_passed_over_for_good.* - ",
     ),
     Mutant(
         "a purge that nobody noted",
@@ -756,7 +747,7 @@ _ALL = (
         "            self.set_purged(victims[-1].version)\n",
         "",
         "tests/simulation/test_watch_walk.py",
-        noticed=ITS_TEST,
+        noticed="test_whoever_watches_ends_with_what_is_there.* - ",
     ),
     Mutant(
         "an empty disk that knows of no purge",
@@ -764,7 +755,7 @@ _ALL = (
         "                if before.watermark < state.floor:  # it was",
         "                if False:  # it was",
         "tests/unit/test_watch.py",
-        noticed=ITS_TEST,
+        noticed="test_a_follower_with_an_empty_disk_knows_that_it_lacks_what_others_have_purged.* - ",
     ),
     Mutant(
         "an old copy that knows of no purge",
@@ -773,7 +764,7 @@ _ALL = (
         "                if before.established < state.established and before.watermark < state.floor:"
         "  # it was",
         "tests/simulation/test_catch_up.py",
-        noticed=ITS_TEST,
+        noticed="test_an_old_copy_put_back_in_the_same_epoch_notes_what_was_purged_meanwhile.* - ",
     ),
     Mutant(
         "a purge that overtakes readers",
@@ -781,7 +772,7 @@ _ALL = (
         "bound = floor if kept is None else min(floor, kept)",
         "bound = floor",
         "tests/unit/test_watch.py",
-        noticed=ITS_TEST,
+        noticed="test_a_map_of_many_pages_is_told_whole_while_it_is_written.* - ",
     ),
 )
 

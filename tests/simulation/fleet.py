@@ -312,14 +312,15 @@ class _From:
 class _Threads:
     """Blocking work takes a while before and after, in which the node may crash. Not cancellable.
 
-    It runs at one moment, but for what two threads can do to each other: before any statement outside a
-    transaction the work of another thread may come, a commit between two reads.
+    It runs at one moment, but for what two threads can do to each other: before any statement but the
+    first, outside a transaction, the work of another thread may come, a commit between two reads.
     """
 
     def __init__(self, fleet: Fleet, life: Life) -> None:
         self._fleet = fleet
         self._life = life
         self._waiting: list[_Work] = []  # that has not begun
+        self._statements = 0  # that the work has come to which runs
 
     async def __call__(self, work: Callable[[], T]) -> T:
         slow_s = self._fleet.disks[self._life.name].slow_s
@@ -329,8 +330,11 @@ class _Threads:
         mine = _Work(work)
         self._waiting.append(mine)
         await self._take_s(rng.uniform(0, disk_s))
+        if mine.ended is None and self._waiting == [mine]:  # a little longer, for company
+            await self._take_s(rng.uniform(0, disk_s))
         if mine.ended is None:
             self._waiting.remove(mine)
+            self._statements = 0
             connection = self._life.store.database.writer
             connection.exec_trace = self._between if self._waiting else None
             try:
@@ -344,7 +348,9 @@ class _Threads:
 
     def _between(self, cursor: object, sql: str, bindings: object) -> bool:
         connection = self._life.store.database.writer
-        if self._waiting and not connection.in_transaction and self._fleet.rng.random() < 0.5:
+        self._statements += 1
+        may = self._waiting and self._statements > 1 and not connection.in_transaction
+        if may and self._fleet.rng.random() < 0.5:
             self._waiting.pop(0).run()
         return True
 

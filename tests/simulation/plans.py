@@ -235,6 +235,38 @@ def old_copy(simulation: Simulation, rng: random.Random) -> Iterator[Step]:
     yield wait(rng.uniform(2, 8))
 
 
+def torn_page(simulation: Simulation, rng: random.Random) -> Iterator[Step]:
+    """Write while a page of the map is read, and lose the leader once a follower has that page alone.
+
+    The writes are confirmed by nobody: whoever could is cut off, in silence. A batch of them must come
+    whole or not at all.
+    """
+    leader, near, far = _shut_out(simulation, rng)
+    if not far:
+        return
+    behind, rest = far[0], far[1:]
+    yield "weather", {"rejects": True}
+    yield "turn", {"groups": [[leader, *near], [behind], rest]}
+    yield wait(rng.uniform(4, 6))
+    yield "weather", {"rejects": False}
+    yield "disk", {"node": leader, "slow_s": 0.03}
+    yield "lag", {"low_ms": 300, "high_ms": 500, "node": behind}
+    yield "turn", {"groups": [[leader, behind], near, rest]}
+    yield call(rng, "read", OWN_KEYS[0])  # for which the leader tries at once to reach all
+    for _ in range(rng.randint(8, 20)):
+        keys = rng.sample(OWN_KEYS, rng.choice((1, 2, 3)))
+        kind = "put" if len(keys) == 1 else "batch"
+        asked = {"client": rng.randrange(3), "kind": kind, "keys": keys, "nth": 0}
+        yield "call", {**asked, "patience_s": 0.05}
+        yield wait(rng.uniform(0, 0.03))
+    yield wait(rng.uniform(0.2, 0.8))
+    yield "crash", {"node": leader}
+    yield "disk", {"node": leader}
+    yield "heal", {}
+    yield "takeover", {"node": rng.choice(far + near)}
+    yield wait(2.0)
+
+
 def far_clock(simulation: Simulation, rng: random.Random) -> Iterator[Step]:
     """A clock stands beyond all bounds for a while, and writes come then."""
     node, others = _roles(simulation, rng)
@@ -291,6 +323,7 @@ PLANS: tuple[Plan, ...] = (
     cancelled_change,
     emptied_while_it_changes,
     old_copy,
+    torn_page,
     far_clock,
     power_lost,
 )
@@ -303,6 +336,5 @@ def draw_plan(simulation: Simulation, rng: random.Random) -> Iterator[Step]:
     if simulation.setup.changes:
         changing = (changes_in_a_row, cancelled_change, emptied_while_it_changes)
         return rng.choice((*changing, *changing, forgotten_promise, two_takeovers))(simulation, rng)
-    return rng.choice(
-        (forgotten_promise, forgotten_promise, two_takeovers, two_takeovers, old_copy, far_clock)
-    )(simulation, rng)
+    several = (forgotten_promise, forgotten_promise, two_takeovers, two_takeovers, torn_page)
+    return rng.choice((*several, old_copy, far_clock))(simulation, rng)
