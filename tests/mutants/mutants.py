@@ -50,9 +50,6 @@ INVARIANT = r"^AssertionError: |^Broken: "
 #: Any of these.
 BROKEN = r"^(Broken|AssertionError): "
 
-#: An assertion of the test that is named.
-ITS_TEST = r"::test_\w+.* - (.*AssertionError|assert |Failed: |.*Broken|.*TooSlowError)"
-
 _ALL = (
     # -- what is on disk
     Mutant(
@@ -241,7 +238,7 @@ _ALL = (
         "        for kept in ():\n",
         # Not by the walks: a client's condition is on what it was told, which is committed.
         "tests/unit/test_buffer.py",
-        noticed=ITS_TEST,
+        noticed="TestBufferedStoreAgreesWithDict.* - ",
     ),
     Mutant(
         "a scan beside the buffer",
@@ -285,7 +282,7 @@ _ALL = (
         # Not by the walks: it takes a takeover by a node that slept through another.
         "tests/unit/test_buffer.py",
         also=(("        assert not self._buffer.holds_any\n", ""),),
-        noticed=ITS_TEST,
+        noticed="TestBufferedStoreAgreesWithDict.* - ",
     ),
     Mutant(
         "versions by the wall clock alone",

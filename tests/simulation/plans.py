@@ -247,19 +247,22 @@ def torn_page(simulation: Simulation, rng: random.Random) -> Iterator[Step]:
     behind, rest = far[0], far[1:]
     yield "weather", {"rejects": True}
     yield "turn", {"groups": [[leader, *near], [behind], rest]}
-    yield wait(rng.uniform(4, 6))
+    yield wait(rng.uniform(3, 5))
+    for key in OWN_KEYS:
+        yield call(rng, "put", key)
+    yield wait(1.0)
     yield "weather", {"rejects": False}
     yield "disk", {"node": leader, "slow_s": 0.03}
-    yield "lag", {"low_ms": 300, "high_ms": 500, "node": behind}
+    yield "lag", {"low_ms": 50, "high_ms": 1500, "node": behind}
     yield "turn", {"groups": [[leader, behind], near, rest]}
     yield call(rng, "read", OWN_KEYS[0])  # for which the leader tries at once to reach all
-    for _ in range(rng.randint(8, 20)):
+    for _ in range(rng.randint(20, 50)):
         keys = rng.sample(OWN_KEYS, rng.choice((1, 2, 3)))
         kind = "put" if len(keys) == 1 else "batch"
         asked = {"client": rng.randrange(3), "kind": kind, "keys": keys, "nth": 0}
         yield "call", {**asked, "patience_s": 0.05}
         yield wait(rng.uniform(0, 0.03))
-    yield wait(rng.uniform(0.2, 0.8))
+    yield wait(rng.uniform(0.1, 1.5))
     yield "crash", {"node": leader}
     yield "disk", {"node": leader}
     yield "heal", {}
