@@ -50,6 +50,9 @@ INVARIANT = r"^AssertionError: |^Broken: "
 #: Any of these.
 BROKEN = r"^(Broken|AssertionError): "
 
+#: An assertion of the test that is named.
+ITS_TEST = r"::test_\w+.* - (.*AssertionError|assert |Failed: |.*Broken|.*TooSlowError)"
+
 _ALL = (
     # -- what is on disk
     Mutant(
@@ -141,7 +144,9 @@ _ALL = (
         "trikv.store",
         "        if self._pager.in_transaction:  # see",
         "        if True:  # see",
-        noticed=ANOMALIES,
+        # Seldom by the walks: the leader must be lost once a follower has that page, and no more.
+        test="tests/unit/test_store.py",
+        noticed=rf"{ANOMALIES}|test_a_page_and_the_rest_of_its_last_write_are_of_one_moment.* - ",
     ),
     Mutant(
         "a clock that issues what no follower takes",
@@ -536,27 +541,12 @@ _ALL = (
         noticed=ANOMALIES,
     ),
     Mutant(
-        "a promise made before leading begins, not noticed",
-        "trikv.takeover",
-        "        # until then a promise that this node makes deposes nobody.\n"
-        "        _check_own_promise(self._store, candidate.epoch)\n",
-        "",
-        elsewhere=(
-            (
-                "trikv.leader",
-                "if (promised := self.store.state.promised) != self.epoch:\n                raise",
-                "if (promised := self.epoch) != self.epoch:\n                raise",
-            ),
-        ),
-        noticed="not_linearizable",
-    ),
-    Mutant(
         "a takeover that does not look at its promise last",
         "trikv.takeover",
         "        # until then a promise that this node makes deposes nobody.\n"
         "        _check_own_promise(self._store, candidate.epoch)\n",
         "",
-        # Not by the walks: writes and linearizable reads look at the promise, too.
+        # Not by the walks: a candidate asks twice, and the second time it ends the leadership.
         "tests/simulation/test_promises.py",
         noticed="test_a_promise_made_before_leading_begins_is_noticed.* - ",
     ),
