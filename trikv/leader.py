@@ -116,6 +116,7 @@ class Leader:
         self._confirmed_us = -1
         self._committed: list[Write] = []  # of this group
         self._background = background
+        self._begins_deliveries = True
         self._replication: Replication | None = Replication(
             background, lag, sleep, write_timeout_s=write_timeout_s, progress=self.progress
         )
@@ -408,7 +409,8 @@ class Leader:
             for write in committed
         ]
         for group in commit_groups(encoded, apart=self.lag.is_on):
-            if self._replication is None:  # nobody delivers any more: the next start does
+            # Where nobody delivers any more the next start does.
+            if self._replication is None or not self._begins_deliveries:
                 group.decide()
             else:
                 self._replication.begin(group, self.links)
@@ -420,9 +422,12 @@ class Leader:
 
     async def keep_background_open(self) -> None:
         """Wait until the last write has begun its way: the body of the background nursery."""
-        await self._told_to_stop.wait()
-        while self.inflight_writes:
-            await self.until_progress()
+        try:
+            await self._told_to_stop.wait()
+            while self.inflight_writes:
+                await self.until_progress()
+        finally:  # a commit may end between now and the moment when the nursery has closed
+            self._begins_deliveries = False
 
     def background_is_closed(self) -> None:
         """Note that no delivery is on its way, nor will be."""
