@@ -15,7 +15,7 @@ class Budget(NamedTuple):
 
 
 BUDGETS = {
-    "ci": Budget(machines=600, walks=500),
+    "ci": Budget(machines=500, walks=500),
     "nightly": Budget(machines=50_000, walks=50_000, first_seed=1_000_000),
     "replay": Budget(machines=1, walks=0),
 }
