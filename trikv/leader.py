@@ -116,7 +116,6 @@ class Leader:
         self._confirmed_us = -1
         self._committed: list[Write] = []  # of this group
         self._background = background
-        self._begins_deliveries = True
         self._replication: Replication | None = Replication(
             background, lag, sleep, write_timeout_s=write_timeout_s, progress=self.progress
         )
@@ -409,8 +408,7 @@ class Leader:
             for write in committed
         ]
         for group in commit_groups(encoded, apart=self.lag.is_on):
-            # Where nobody delivers any more the next start does.
-            if self._replication is None or not self._begins_deliveries:
+            if self._replication is None:  # nobody delivers any more: the next start does
                 group.decide()
             else:
                 self._replication.begin(group, self.links)
@@ -427,11 +425,10 @@ class Leader:
             while self.inflight_writes:
                 await self.until_progress()
         finally:  # a commit may end between now and the moment when the nursery has closed
-            self._begins_deliveries = False
+            self._replication = None
 
     def background_is_closed(self) -> None:
-        """Note that no delivery is on its way, nor will be."""
-        self._replication = None
+        """Note that no delivery is on its way any more."""
         self._drained.set()
 
     def stop(self) -> None:

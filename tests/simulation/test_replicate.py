@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from tests.support import Cluster, MemoryNetwork, open_cluster, put, until
@@ -123,3 +124,18 @@ async def test_writes_of_one_transaction_are_one_group_and_with_lag_each_is_its_
 
     assert max(await groups(0)) > 1
     assert await groups(50) == [1, 1, 1, 1]
+
+
+async def test_a_commit_that_ends_while_the_background_nursery_closes_is_left_to_the_next_start(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_cluster(1, write_quorum=0) as cluster:
+        leader = cluster.leader
+        leader.stop()
+        leader._told_to_stop.set()  # the nursery has no more to wait for, and is closed now
+        await trio.testing.wait_all_tasks_blocked()
+        await leader.spread(lambda store: [("late", "1")])
+        assert cluster.node.store.get("late") is not None
+        (follower,) = cluster.followers.values()
+        await trio.sleep(1)
+        assert follower.store.get("late") is None
