@@ -179,7 +179,12 @@ def test_bodies_between_nodes_may_hold_fields_of_a_newer_version() -> None:
 @pytest.mark.parametrize(
     ("body", "field", "said"),
     [
-        (b"[]", "$", "the body: Expected `object`, got `array`"),
+        (
+            b"[]",
+            "$",
+            "the body: Expected `object`, got `array`; "
+            'expected {"leader": …, "epoch": …, "records": …}',
+        ),
         (b"{}", "leader", "leader: required, but missing"),
         (b'{"leader":{}}', "leader.node_id", "leader.node_id: required, but missing"),
         (

@@ -158,7 +158,9 @@ def test_no_read_by_version_sorts_or_looks_at_more_than_it_returns(
     plans: list[str] = []
 
     class Explained:
-        """The connection, which notes how SQLite goes about each query."""
+        """The connection, which notes how SQLite goes about each query; as inside a transaction."""
+
+        in_transaction = True
 
         def execute(self, query: str, parameters: Sequence[Any] = ()) -> Any:
             plan = connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters).fetchall()
