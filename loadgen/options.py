@@ -23,7 +23,7 @@ from loadgen.check.plan import CheckPlan
 from loadgen.cluster import FOLLOWERS
 from loadgen.results import LAB_LAG
 from loadgen.theory import UniformLag
-from trikv.urls import base_url, without_secrets
+from trikv.protocol.urls import base_url, without_secrets
 
 QUICK_LAG = UniformLag(0, 50)
 

@@ -2,7 +2,7 @@
 
     python -m tests.covered                            what `tox -e unit` runs
     python -m tests.covered -k lag                     some of them: arguments are pytest's
-    python -m tests.covered tests/unit/test_lag.py     those of a file
+    python -m tests.covered tests/unit/test_simulated_lag.py     those of a file
 
 Only the whole can cover the core: a choice of tests is not asked for it, and says so.
 """

@@ -19,17 +19,17 @@ import trio
 import trio.testing
 
 from tests.answers import check_answer
-from trikv.committer import Committer, run_inline
 from trikv.config import Config
 from trikv.errors import PeerFailed, TrikvError
-from trikv.follower import Follower
-from trikv.lag import LagRange
-from trikv.leader import Leader
-from trikv.node import Node, open_node
-from trikv.state import NodeState
-from trikv.store import Store
-from trikv.transport import Reply
-from trikv.version import Epoch, Version
+from trikv.model.node_state import NodeState
+from trikv.model.version import Epoch, Version
+from trikv.network.simulated_lag import LagRange
+from trikv.network.transport import Reply
+from trikv.node.node import Node, open_node
+from trikv.replication.follower import Follower
+from trikv.replication.leader import Leader
+from trikv.storage.group_commit import Committer, run_inline
+from trikv.storage.store import Store
 from trikv.web.exchange import Answer, Request, problem, query_of
 from trikv.web.routes import ROUTES
 

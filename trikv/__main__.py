@@ -23,15 +23,15 @@ from functools import partial
 
 import trio
 
-from trikv import __version__, logs
-from trikv.committer import DiskWatch, RunBlocking, run_in_thread, run_inline
+from trikv import __version__, log
 from trikv.config import Config, local_url, reachable_url, read_config
-from trikv.datafiles import readable_by_others
 from trikv.errors import SettingError
-from trikv.node import Node, open_node
-from trikv.store import Store
-from trikv.timer import best_timer
-from trikv.transport import HttpTransport
+from trikv.network.timer import best_timer
+from trikv.network.transport import HttpTransport
+from trikv.node.node import Node, open_node
+from trikv.storage.data_files import readable_by_others
+from trikv.storage.group_commit import DiskWatch, RunBlocking, run_in_thread, run_inline
+from trikv.storage.store import Store
 from trikv.web.server import listen, serve
 
 #: New objects, less those gone, at which Python looks for cycles.
@@ -57,22 +57,22 @@ def main() -> int:
 def run_node(*, stop_at_eof: bool = False) -> int:
     """The same with settings from the environment and nothing else; the exit code."""
     exit_code = 0
-    sys.unraisablehook = logs.unraisable
+    sys.unraisablehook = log.unraisable
     os.umask(0o077)  # what a node writes down is its user's business alone
     try:
         try:
             config = read_config(os.environ)
-            logs.set_up(config.log_level)
+            log.set_up(config.log_level)
             trio.run(run, config, stop_at_eof)
         except* SettingError as errors:
             exit_code = 2
             for error in _leaves(errors):
-                logs.say(str(error))
+                log.say(str(error))
     except Exception:
         exit_code = 1
-        logs.say(traceback.format_exc().rstrip())  # Python itself would wait for whoever reads it
+        log.say(traceback.format_exc().rstrip())  # Python itself would wait for whoever reads it
     finally:
-        logs.flush()
+        log.flush()
     return exit_code
 
 
@@ -109,8 +109,8 @@ async def run(config: Config, stop_at_eof: bool = False) -> None:
             _collect_less()
             stopped = partial(_asked_to_stop, signals, stop_at_eof)
             await serve(node, listeners, stopped, measure_delay=True)
-            logs.info("node.stopping")
-    logs.info("node.stopped")
+            log.info("node.stopping")
+    log.info("node.stopped")
 
 
 def _stop_signals() -> list[signal.Signals]:
@@ -170,21 +170,21 @@ def _say_started(node: Node, port: int) -> None:
             "write_quorum": config.write_quorum,
             "lag_ms": f"{low:g}-{high:g}",
         }
-    logs.info("node.started", **fields)
+    log.info("node.started", **fields)
     if config.data_dir is not None and (exposed := readable_by_others(config.data_dir)):
-        logs.warning(
+        log.warning(
             "data.exposed",
             modes=", ".join(f"{path} {mode}" for path, mode in exposed.items()),
             hint=f"other users may use these: chmod -R go= {config.data_dir}",
         )
     if config.role == "leader" and config.lag.max_delay_ms > 0:
-        logs.warning(
+        log.warning(
             "lag.simulated",
             lag_ms=fields["lag_ms"],
             hint="each write waits so long on its way to a follower; for real use set MAX_DELAY_MS=0",
         )
     if config.role == "leader" and 0 < config.write_quorum == len(config.follower_urls):
-        logs.warning(
+        log.warning(
             "quorum.fragile",
             write_quorum=config.write_quorum,
             followers=len(config.follower_urls),

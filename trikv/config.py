@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
-from trikv.database import Durability
 from trikv.errors import SettingError
-from trikv.lag import MAX_DELAY_MS, LagRange
-from trikv.messages import LARGEST_VALUE_BYTES
-from trikv.quorum import default_write_quorum, write_quorum_problem
-from trikv.urls import base_url, check_host, without_secrets
+from trikv.model.quorum import default_write_quorum, write_quorum_problem
+from trikv.network.simulated_lag import MAX_DELAY_MS, LagRange
+from trikv.protocol.messages import LARGEST_VALUE_BYTES
+from trikv.protocol.urls import base_url, check_host, without_secrets
+from trikv.storage.database import Durability
 
 T = TypeVar("T")
 

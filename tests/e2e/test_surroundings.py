@@ -70,7 +70,7 @@ def test_a_node_whose_log_nobody_reads_works_and_stops(tmp_path: Path) -> None:
 
 def test_a_crash_ends_a_node_whose_log_nobody_reads() -> None:
     code = (
-        "import trikv.__main__ as m, trikv.logs as logs\n"
+        "import trikv.__main__ as m, trikv.log as logs\n"
         "async def run(config, stop_at_eof):\n"
         "    for _ in range(3000): logs.warning('x', text='x' * 200)\n"
         "    raise RuntimeError('crash')\n"

@@ -22,7 +22,7 @@ from tests.e2e.cluster import NodeProcess, Nodes, open_nodes, until
 from tests.e2e.test_client import take_over
 from tests.e2e.test_nodes import Load
 from trikv.client import Client, OutcomeUnknown, Reset, SyncClient
-from trikv.version import Version
+from trikv.model.version import Version
 
 
 class Curl:

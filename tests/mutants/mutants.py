@@ -57,7 +57,7 @@ _ALL = (
     # -- what is on disk
     Mutant(
         "acknowledge before commit",  # which then comes with the next transaction
-        "trikv.store",
+        "trikv.storage.store",
         '        self._writer.execute("BEGIN IMMEDIATE")\n'
         "        try:\n"
         "            yield\n"
@@ -72,14 +72,14 @@ _ALL = (
     ),
     Mutant(
         "no fsync",
-        "trikv.database",
+        "trikv.storage.database",
         'level = "FULL" if durability == "fsync" else "NORMAL"',
         'level = "NORMAL"',
         noticed=ON_DISK,
     ),
     Mutant(
         "promise not durable",
-        "trikv.follower",
+        "trikv.replication.follower",
         "store.set_state(state._replace(promised=epoch, cluster=state.cluster or cluster))\n"
         "        return store.state",
         "store.state = state._replace(promised=epoch, cluster=state.cluster or cluster)\n"
@@ -88,41 +88,41 @@ _ALL = (
     ),
     Mutant(
         "a batch that overtakes what waits for the disk",
-        "trikv.committer",
+        "trikv.storage.group_commit",
         "if alone and not self._busy and not self._waiting and not self._closed and self._quick():",
         "if alone and not self._busy and not self._closed and self._quick():",
         # Not by the walks: batches merge in whatever order.
-        "tests/unit/test_committer.py",
+        "tests/unit/test_group_commit.py",
         noticed="test_one_that_expects_no_company_comes_behind_what_waits.* - ",
     ),
     Mutant(
         "a batch of which only what is plain is read",
-        "trikv.glance",
+        "trikv.protocol.canonical",
         "    if sum([len(item[0]) for item in found]) != len(text):\n",
         "    if text and not found:\n",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a key that stands twice, of which one value is lost",
-        "trikv.glance",
+        "trikv.protocol.canonical",
         '    if len(dict(pairs)) != len(pairs):\n        raise ValueError("a key twice")\n',
         "    pairs = [*dict(pairs).items()]\n",
         # Not by the walks: no leader sends such an entry.
-        "tests/unit/test_glance.py",
+        "tests/unit/test_canonical.py",
         noticed="test_what_is_not_quite_an_entry_is_not_read_at_a_glance.* - ",
     ),
     Mutant(
         "texts with escapes taken for plain ones",
-        "trikv.glance",
+        "trikv.protocol.canonical",
         "    if length != len(text):\n        return None\n",
         "",
         # Not by the walks: their values have none.
-        "tests/unit/test_glance.py",
+        "tests/unit/test_canonical.py",
         noticed="test_what_is_not_quite_texts_in_short_is_not_read_at_a_glance.* - ",
     ),
     Mutant(
         "a batch split",
-        "trikv.leader",
+        "trikv.replication.leader",
         "            store.merge([Entry(version, pairs)])\n            return pairs",
         "            store.merge([Entry(version, pairs[:1])])\n"
         "            if pairs[1:] and not self.committer._closed:\n"
@@ -134,14 +134,14 @@ _ALL = (
     ),
     Mutant(
         "a page that ends inside a write",
-        "trikv.store",
+        "trikv.storage.store",
         "            page.extend(map(record_of, rows))\n",
         "",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a page read in two statements",
-        "trikv.store",
+        "trikv.storage.store",
         "        if self._pager.in_transaction:  # see",
         "        if True:  # see",
         # Seldom by the walks: the leader must be lost once a follower has that page, and no more.
@@ -150,14 +150,14 @@ _ALL = (
     ),
     Mutant(
         "a clock that issues what no follower takes",
-        "trikv.version",
+        "trikv.model.version",
         "        if issued_us > MAX_ISSUED_US:\n",
         "        if issued_us > MAX_TIMESTAMP_US:\n",
         noticed="Broken: not quiet",
     ),
     Mutant(
         "merge with >=",
-        "trikv.table",
+        "trikv.storage.record_table",
         'WHERE ({new}) > ({old})"',
         'WHERE ({new[:-16]}) >= ({old[:-len(table) - 8]})"',  # all but the value
         # No leader issues a version twice, so no run of real nodes comes to this.
@@ -166,16 +166,16 @@ _ALL = (
     ),
     Mutant(
         "epochs ranked as they come",
-        "trikv.ranks",
+        "trikv.storage.epoch_ranks",
         "return (below + above) // 2 if above - below > 1 else None",
         "return start + len(self._known)",
         # Nor do two leaderships of one number, as they come, both leave records everywhere.
-        "tests/unit/test_ranks.py",
+        "tests/unit/test_epoch_ranks.py",
         noticed="test_versions_are_read_in_their_order_whatever_epochs_came_before.* - ",
     ),
     Mutant(
         "a read that failed half way keeps what it saw",
-        "trikv.table",
+        "trikv.storage.record_table",
         "    with closing(rows):",
         "    if True:",
         # It takes a database with a text that is spoilt.
@@ -184,70 +184,70 @@ _ALL = (
     ),
     Mutant(
         "ranks spread without the records",
-        "trikv.ranks",
+        "trikv.storage.epoch_ranks",
         "UPDATE records SET epoch = (SELECT new FROM moved WHERE old = epoch)",
         "UPDATE records SET epoch = epoch",
         # It takes some thirty leaderships of one number.
-        "tests/unit/test_ranks.py",
+        "tests/unit/test_epoch_ranks.py",
         noticed="test_versions_are_read_in_their_order_whatever_epochs_came_before.* - ",
     ),
     Mutant(
         "a rank kept in mind that was rolled back",
-        "trikv.store",
+        "trikv.storage.store",
         "            self._ranks.forget()\n",
         "",
         # It takes a disk that fails at the first write of a leadership.
-        "tests/unit/test_ranks.py",
+        "tests/unit/test_epoch_ranks.py",
         noticed="test_a_rank_that_was_rolled_back_is_forgotten.* - ",
     ),
     # -- the write buffer
     Mutant(
         "what leaves the buffer is lost",
-        "trikv.store",
+        "trikv.storage.store",
         "            ripe.append(buffer.leave())\n        self._merge(ripe)\n\n    def _merge",
         "            buffer.leave()\n        self._merge(ripe)\n\n    def _merge",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a buffer that is not read at a start",
-        "trikv.store",
+        "trikv.storage.store",
         "        self._buffer.load()\n",
         "",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a buffer that keeps what was rolled back",
-        "trikv.store",
+        "trikv.storage.store",
         "            self._buffer.forget()\n",
         "",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a read that does not look into the buffer",
-        "trikv.store",
+        "trikv.storage.store",
         "return buffered if buffered is not None and wins(buffered, merged) else merged",
         "return merged",
         noticed=ANOMALIES,
     ),
     Mutant(
         "what is buffered taken for the newest there is",
-        "trikv.store",
+        "trikv.storage.store",
         "return buffered if buffered is not None and wins(buffered, merged) else merged",
         "return buffered if buffered is not None else merged",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a condition that does not see what the same transaction buffers",
-        "trikv.buffer",
+        "trikv.storage.write_buffer",
         "        for kept in reversed(self._added):\n",
         "        for kept in ():\n",
         # Not by the walks: a client's condition is on what it was told, which is committed.
-        "tests/unit/test_buffer.py",
+        "tests/unit/test_write_buffer.py",
         noticed="TestBufferedStoreAgreesWithDict.* - ",
     ),
     Mutant(
         "a scan beside the buffer",
-        "trikv.store",
+        "trikv.storage.store",
         "        return not self._buffer.empty\n",
         "        return False\n",
         also=(
@@ -260,38 +260,38 @@ _ALL = (
     ),
     Mutant(
         "a buffer that is not shut while it is scanned",
-        "trikv.buffer",
+        "trikv.storage.write_buffer",
         "        if self._shut:\n",
         "        if False:\n",
         noticed=INVARIANT,
     ),
     Mutant(
         "an older write buffered after a newer one",
-        "trikv.buffer",
+        "trikv.storage.write_buffer",
         "        if newest is not None and version <= newest:\n",
         "        if False:\n",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a tombstone purged from above what it deleted",
-        "trikv.store",
+        "trikv.storage.store",
         " if lowest is None or one.version < lowest\n",
         "\n",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a takeover that compares without the buffer",
-        "trikv.store",
+        "trikv.storage.store",
         "        self.empty_buffer()\n        self.end_staging()\n",
         "        self.end_staging()\n",
         # Not by the walks: it takes a takeover by a node that slept through another.
-        "tests/unit/test_buffer.py",
+        "tests/unit/test_write_buffer.py",
         also=(("        assert not self._buffer.holds_any\n", ""),),
         noticed="TestBufferedStoreAgreesWithDict.* - ",
     ),
     Mutant(
         "versions by the wall clock alone",
-        "trikv.version",
+        "trikv.model.version",
         "max(self._now_us(), self.last_us + 1)",
         "self._now_us()",
         noticed=INVARIANT,
@@ -299,21 +299,21 @@ _ALL = (
     # -- epochs
     Mutant(
         "no epoch check at /replicate",
-        "trikv.follower",
+        "trikv.replication.follower",
         "    check_epoch(state, batch.epoch)\n    check_step(state, batch.epoch)\n    if batch",
         "    if batch",
         noticed=INVARIANT,
     ),
     Mutant(
         "no epoch check of promises",
-        "trikv.follower",
+        "trikv.replication.follower",
         "        check_epoch(state, epoch)\n        check_step(state, epoch)\n        store.set",
         "        store.set",
         noticed=INVARIANT,
     ),
     Mutant(
         "a leader that does not look at its promise",
-        "trikv.leader",
+        "trikv.replication.leader",
         "            if store.state.promised != self.epoch:\n"
         '                raise NotReady(f"this node has promised {store.state.promised} meanwhile")\n',
         "",
@@ -323,7 +323,7 @@ _ALL = (
     ),
     Mutant(
         "a batch for another instance",
-        "trikv.follower",
+        "trikv.replication.follower",
         "if batch.follower not in (None, state.instance):",
         "if False:",
         # Not by the walks: a disk is emptied while a batch is on its way: once in thousands of runs.
@@ -333,14 +333,14 @@ _ALL = (
     # -- quorums
     Mutant(
         "one acknowledgement too few",
-        "trikv.quorum",
+        "trikv.model.quorum",
         "return len(self.members & followers) >= self.write_quorum\n",
         "return len(self.members & followers) >= self.write_quorum - 1\n",
         noticed=INVARIANT,
     ),
     Mutant(
         "an acknowledgement counted twice",
-        "trikv.quorum",
+        "trikv.model.quorum",
         "        self._met = self._met or all_met_by(self.voters, self.acked)\n",
         "        self._told = getattr(self, '_told', 0) + 1\n"
         "        self._met = all(self._told >= one.write_quorum for one in self.voters)\n",
@@ -350,7 +350,7 @@ _ALL = (
     ),
     Mutant(
         "a clone of the channel that is not closed",
-        "trikv.replicate",
+        "trikv.replication.replicate",
         "        with acks:  # each delivery owns a clone: the channel ends with the last of them\n",
         "        if True:\n",
         # Not by the walks: an impossible quorum is then known at the timeout, which is right, and late.
@@ -359,7 +359,7 @@ _ALL = (
     ),
     Mutant(
         "an ACK that is sent before the follower has the records",
-        "trikv.replicate",
+        "trikv.replication.replicate",
         "            if await link.deliver(batch):\n",
         "            self._background.start_soon(link.deliver, batch)\n            if True:\n",
         "tests/simulation/test_replicate.py",
@@ -367,7 +367,7 @@ _ALL = (
     ),
     Mutant(
         "a delivery that dies with its request",
-        "trikv.leader",
+        "trikv.replication.leader",
         "        await write.decided.wait()\n",
         "        try:\n"
         "            await write.decided.wait()\n"
@@ -379,7 +379,7 @@ _ALL = (
     ),
     Mutant(
         "a reservation made after the commit's step",
-        "trikv.leader",
+        "trikv.replication.leader",
         "                self._replication.begin(group, self.links)\n",
         "                async def later(group: Any = group) -> None:\n"
         "                    self._replication.begin(group, self.links)\n\n"
@@ -389,7 +389,7 @@ _ALL = (
     ),
     Mutant(
         "writers wait for room at a quorum alone",
-        "trikv.leader",
+        "trikv.replication.leader",
         "        return pace.quorum_is_idle(live, self.enough)\n",
         "        return True\n",
         # Not by the walks: links that fall back to syncing break no promise.
@@ -398,7 +398,7 @@ _ALL = (
     ),
     Mutant(
         "an acknowledgement of a syncing follower counts",
-        "trikv.outbox",
+        "trikv.replication.outbox",
         "            if live or batch not in self._held:\n",
         "            if True:\n",
         # Not by the walks: it takes the loss of that very follower's leader before it is live.
@@ -407,7 +407,7 @@ _ALL = (
     ),
     Mutant(
         "a lowered quorum in force too soon",
-        "trikv.reconfiguration",
+        "trikv.takeover.quorum_change",
         "return self._leader.enough(holders) and all(v.members <= heard for v in alone)",
         "return True",
         # Not by the walks: it takes a takeover by those that the new quorum did not ask.
@@ -416,7 +416,7 @@ _ALL = (
     ),
     Mutant(
         "the quorum before forgotten too soon",
-        "trikv.reconfiguration",
+        "trikv.takeover.quorum_change",
         "if (link.watermark_us or 0) >= self._bound_us",
         "if True",
         # Not by the walks: the same.
@@ -425,7 +425,7 @@ _ALL = (
     ),
     Mutant(
         "a takeover minds the newest quorum only",
-        "trikv.configuration",
+        "trikv.model.membership",
         "return max(voters.lacking(promised) for voters in self.all_voters)",
         "return self.voters.lacking(promised)",
         # Not by the walks: the same.
@@ -435,42 +435,42 @@ _ALL = (
     # -- watermarks, floors
     Mutant(
         "the watermark too early",
-        "trikv.link",
+        "trikv.replication.link",
         "known = self._outstanding.watermark_us(self._host.resolved_us)",
         "known = self._host.resolved_us",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a tombstone purged too early",
-        "trikv.leadership",
+        "trikv.takeover.leadership",
         "lowest_us = min((us or 0 for us in stored), default=self.resolved_us)",
         "lowest_us = max((us or 0 for us in stored), default=self.resolved_us)",
         noticed=ON_DISK,
     ),
     Mutant(
         "a late batch brings back the dead",
-        "trikv.follower",
+        "trikv.replication.follower",
         "store.merge([entry for entry in batch.entries if entry.version > floor])",
         "store.merge(batch.entries)",
         noticed=ANOMALIES,
     ),
     Mutant(
         "min_version without waiting",
-        "trikv.follower",
+        "trikv.replication.follower",
         "return self.state.watermark >= version",
         "return True",
         noticed=ANOMALIES,
     ),
     Mutant(
         "what was turned away is not read again",
-        "trikv.link",
+        "trikv.replication.link",
         "            self._enter(LinkState.SYNCING)\n            self._behind.set()\n",
         "",
         noticed=ANOMALIES,
     ),
     Mutant(
         "the map sent from its oldest record on",
-        "trikv.store",
+        "trikv.storage.store",
         '" ORDER BY epoch DESC, timestamp_us DESC, key DESC LIMIT ?7"',
         '" ORDER BY epoch, timestamp_us, key LIMIT ?7"',
         "tests/simulation/test_catch_up.py",
@@ -479,14 +479,14 @@ _ALL = (
     # -- takeovers, handshakes
     Mutant(
         "a takeover that hears one too few",
-        "trikv.quorum",
+        "trikv.model.quorum",
         "return len(self.members) - self.write_quorum if self.write_quorum > 0 else 0",
         "return len(self.members) - self.write_quorum - 1 if self.write_quorum > 0 else 0",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a takeover that counts a new node",
-        "trikv.takeover",
+        "trikv.takeover.takeover",
         "return {s.node_id for s in states if not s.new and not is_stale(s, floor)}",
         "return {s.node_id for s in states}",
         # Not by the walks: a walk seldom has so few nodes up that a new one is needed.
@@ -495,14 +495,14 @@ _ALL = (
     ),
     Mutant(
         "a takeover that reads nobody",
-        "trikv.takeover",
+        "trikv.takeover.takeover",
         "return [] if own > base else speakers",
         "return []",
         noticed=ANOMALIES,
     ),
     Mutant(
         "strays merged instead of overruled",
-        "trikv.leadership",
+        "trikv.takeover.leadership",
         "        await self.leader.spread(make)\n",
         "        await self.leader.committer.commit(lambda store: store.merge(entries_of(strays)))\n",
         also=(("Record, Version, wins\n", "Record, Version, entries_of, wins\n"),),
@@ -510,14 +510,14 @@ _ALL = (
     ),
     Mutant(
         "strays left alone",
-        "trikv.leadership",
+        "trikv.takeover.leadership",
         "        await self.leader.spread(make)\n",
         "        pass\n",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a new leader keeps its own strays",
-        "trikv.takeover",
+        "trikv.takeover.takeover",
         "        store.merge([Entry(version, pairs)])\n\n\n@asynccontextmanager",
         "\n\n@asynccontextmanager",
         # Not by the walks: it takes a takeover by a node that slept through another.
@@ -526,7 +526,7 @@ _ALL = (
     ),
     Mutant(
         "a new node brought in at once",
-        "trikv.handshake",
+        "trikv.replication.handshake",
         "        await host.admit(link)\n",
         "",
         # Not by the walks: it takes another leadership built on the very promise that was forgotten.
@@ -535,14 +535,14 @@ _ALL = (
     ),
     Mutant(
         "a promise that is forgotten while others are gathered",
-        "trikv.takeover",
+        "trikv.takeover.takeover",
         "            if not await self._ask_again(candidate):\n                continue\n",
         "",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a takeover that does not look at its promise last",
-        "trikv.takeover",
+        "trikv.takeover.takeover",
         "        # until then a promise that this node makes deposes nobody.\n"
         "        _check_own_promise(self._store, candidate.epoch)\n",
         "",
@@ -552,7 +552,7 @@ _ALL = (
     ),
     Mutant(
         "a linearizable read that does not look at the promise",
-        "trikv.leader",
+        "trikv.replication.leader",
         "if (promised := self.store.state.promised) != self.epoch:\n                raise",
         "if (promised := self.epoch) != self.epoch:\n                raise",
         # Not by the walks: a leadership that begins looks at it, too.
@@ -561,12 +561,12 @@ _ALL = (
     ),
     Mutant(
         "a candidate that leads with a promise to another",
-        "trikv.takeover",
+        "trikv.takeover.takeover",
         "            _check_own_promise(store, candidate.epoch)\n            if speaker:\n",
         "            if speaker:\n",
         elsewhere=(
             (
-                "trikv.leader",
+                "trikv.replication.leader",
                 "if (promised := self.store.state.promised) != self.epoch:\n                raise",
                 "if (promised := self.epoch) != self.epoch:\n                raise",
             ),
@@ -582,14 +582,14 @@ _ALL = (
     ),
     Mutant(
         "a leader that reads nobody since it led",
-        "trikv.takeover",
+        "trikv.takeover.takeover",
         "        return [] if own > base else speakers\n",
         "        return [] if state.led == own or own > base else speakers\n",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a promise that is not synced",
-        "trikv.follower",
+        "trikv.replication.follower",
         "    return await committer.commit(change, synced=True)\n",
         "    return await committer.commit(change)\n",
         noticed=ANOMALIES,
@@ -597,7 +597,7 @@ _ALL = (
     # -- changes of the configuration
     Mutant(
         "a quorum of 0 that settles before all are past it",
-        "trikv.reconfiguration",
+        "trikv.takeover.quorum_change",
         "        if voters.write_quorum == 0:\n"
         "            return voters.members <= {*past_bound, self._leader.node_id}\n",
         "",
@@ -605,14 +605,14 @@ _ALL = (
     ),
     Mutant(
         "a change that forgets what the one before replaced",
-        "trikv.reconfiguration",
+        "trikv.takeover.quorum_change",
         "(*leader.in_force, *self.configuration.previous),",
         "leader.in_force,",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a change that a client takes back half-way",
-        "trikv.reconfiguration",
+        "trikv.takeover.quorum_change",
         "            with trio.CancelScope(shield=True):\n"
         "                self.version = version = await self._write(wanted)\n",
         "            self.version = version = await self._write(wanted)\n",
@@ -620,7 +620,7 @@ _ALL = (
     ),
     Mutant(
         "settling that a full disk ends for good",
-        "trikv.reconfiguration",
+        "trikv.takeover.quorum_change",
         "            await trio.sleep(RETRY_S)\n",
         "            return\n",
         noticed="Broken: .* goes by .* not settled",
@@ -628,7 +628,7 @@ _ALL = (
     # -- the write path, reads
     Mutant(
         "a write that leaves with its client",
-        "trikv.leader",
+        "trikv.replication.leader",
         "        self._submit(make, write)\n        await write.decided.wait()\n",
         "        write.committed, self.committer.after = trio.Event(), lambda: None\n"
         "        self._submit(make, write)\n"
@@ -642,7 +642,7 @@ _ALL = (
     ),
     Mutant(
         "a precondition looked at before the transaction",
-        "trikv.leader",
+        "trikv.replication.leader",
         "        def make(store: Store) -> Sequence[Pair]:\n"
         "            for index, operation in enumerate(operations):\n",
         "        before = [self.store.get(operation.key) for operation in operations]\n\n"
@@ -654,7 +654,7 @@ _ALL = (
     ),
     Mutant(
         "a heartbeat that looks at no promise",
-        "trikv.follower",
+        "trikv.replication.follower",
         "            and _after(self.state, batch) == self.state\n",
         "",
         # Not by the walks: an old leader must be read that is cut off while its successor confirms.
@@ -663,7 +663,7 @@ _ALL = (
     ),
     Mutant(
         "a linearizable read without a heartbeat",
-        "trikv.leader",
+        "trikv.replication.leader",
         "            return self.enough(fresh) and (\n",
         "            return (\n",
         # Not by the walks: an old leader must be read that is cut off while its successor confirms.
@@ -672,7 +672,7 @@ _ALL = (
     ),
     Mutant(
         "a linearizable read of what is not confirmed",
-        "trikv.leader",
+        "trikv.replication.leader",
         "                record is None or self.enough(self.holders(record.version))\n",
         "                True\n",
         # Not by the walks: what was read must be lost then.
@@ -681,14 +681,14 @@ _ALL = (
     ),
     Mutant(
         "a refusal that nobody confirmed",
-        "trikv.leader",
+        "trikv.replication.leader",
         "            await self.confirm_read(lambda: refused.told, self.write_timeout_s)\n",
         "            pass\n",
         noticed=ANOMALIES,
     ),
     Mutant(
         "a leader that goes on after it was refused",
-        "trikv.leader",
+        "trikv.replication.leader",
         "        if self.deposed is not None:\n            raise NotReady(\n",
         "        if False:\n            raise NotReady(\n",
         # Not by the walks: its followers refuse whatever it goes on to do.
@@ -698,23 +698,23 @@ _ALL = (
     # -- watching: the walks have no readers; others have (test_watch_walk.py)
     Mutant(
         "a leader tells what is not confirmed",
-        "trikv.leader",
+        "trikv.replication.leader",
         "return None if self._confirmed_us < 0 else Version(self.epoch, self._confirmed_us)",
         "return Version(self.epoch, self.resolved_us)",
-        "tests/unit/test_watch.py",
+        "tests/unit/test_change_stream.py",
         noticed="test_what_is_not_confirmed_is_told_by_nobody_until_it_is.* - ",
     ),
     Mutant(
         "a follower tells what is not confirmed",
-        "trikv.follower",
+        "trikv.replication.follower",
         "return min(self.state.watermark, self._confirmed)",
         "return self.state.watermark",
-        "tests/unit/test_watch.py",
+        "tests/unit/test_change_stream.py",
         noticed="test_what_is_not_confirmed_is_told_by_nobody_until_it_is.* - ",
     ),
     Mutant(
         "a follower tells what is not complete",
-        "trikv.follower",
+        "trikv.replication.follower",
         "return min(self.state.watermark, self._confirmed)",
         "return self._confirmed",
         "tests/simulation/test_watch_walk.py",
@@ -722,15 +722,15 @@ _ALL = (
     ),
     Mutant(
         "a reader may resume anywhere",
-        "trikv.watch",
+        "trikv.observe.change_stream",
         "if newest is None or (bound is not None and newest <= bound):",
         "if True:",
-        "tests/unit/test_watch.py",
+        "tests/unit/test_change_stream.py",
         noticed="test_what_hides_behind_an_unconfirmed_write_is_not_passed_over_for_good.* - ",
     ),
     Mutant(
         "a purge that nobody noted",
-        "trikv.store",
+        "trikv.storage.store",
         "            self.set_purged(victims[-1].version)\n",
         "",
         "tests/simulation/test_watch_walk.py",
@@ -738,15 +738,15 @@ _ALL = (
     ),
     Mutant(
         "an empty disk that knows of no purge",
-        "trikv.follower",
+        "trikv.replication.follower",
         "                if before.watermark < state.floor:  # it was",
         "                if False:  # it was",
-        "tests/unit/test_watch.py",
+        "tests/unit/test_change_stream.py",
         noticed="test_a_follower_with_an_empty_disk_knows_that_it_lacks_what_others_have_purged.* - ",
     ),
     Mutant(
         "an old copy that knows of no purge",
-        "trikv.follower",
+        "trikv.replication.follower",
         "                if before.watermark < state.floor:  # it was",
         "                if before.established < state.established and before.watermark < state.floor:"
         "  # it was",
@@ -755,10 +755,10 @@ _ALL = (
     ),
     Mutant(
         "a purge that overtakes readers",
-        "trikv.store",
+        "trikv.storage.store",
         "bound = floor if kept is None else min(floor, kept)",
         "bound = floor",
-        "tests/unit/test_watch.py",
+        "tests/unit/test_change_stream.py",
         noticed="test_a_map_of_many_pages_is_told_whole_while_it_is_written.* - ",
     ),
 )

@@ -17,9 +17,9 @@ from contextlib import closing, contextmanager
 
 import apsw
 
-from trikv.database import Durability
-from trikv.state import NodeState
-from trikv.store import Store
+from trikv.model.node_state import NodeState
+from trikv.storage.database import Durability
+from trikv.storage.store import Store
 
 FSYNC_LEVEL = 2  # PRAGMA synchronous = FULL
 

@@ -25,13 +25,13 @@ import trio
 from tests.simulation.disk import Disk, SimulatedStore
 from tests.simulation.network import OWNER, Network
 from tests.support import Clock, dump, lone_leaf, until
-from trikv.committer import DiskWatch, run_inline
 from trikv.config import Config
 from trikv.errors import PeerFailed, SettingError
-from trikv.lag import LagRange
-from trikv.node import Node, open_node
-from trikv.state import NodeState
-from trikv.transport import Reply
+from trikv.model.node_state import NodeState
+from trikv.network.simulated_lag import LagRange
+from trikv.network.transport import Reply
+from trikv.node.node import Node, open_node
+from trikv.storage.group_commit import DiskWatch, run_inline
 
 T = TypeVar("T")
 

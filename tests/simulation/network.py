@@ -23,8 +23,8 @@ import trio
 
 from tests.support import call, read_body
 from trikv.errors import PeerFailed
-from trikv.node import Node
-from trikv.transport import Reply
+from trikv.network.transport import Reply
+from trikv.node.node import Node
 
 #: How late a request may come a second time.
 LATE_S = 8.0

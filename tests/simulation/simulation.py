@@ -22,12 +22,12 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import trio
 
-import trikv.buffer
-import trikv.committer
-import trikv.leadership
-import trikv.link
-import trikv.outbox
-import trikv.watch
+import trikv.observe.change_stream
+import trikv.replication.link
+import trikv.replication.outbox
+import trikv.storage.group_commit
+import trikv.storage.write_buffer
+import trikv.takeover.leadership
 import trikv.web.peer
 from loadgen.check.history import History, Shown
 from loadgen.check.verdict import judge
@@ -36,13 +36,13 @@ from tests.simulation.disk import copied_state
 from tests.simulation.fleet import Fleet, open_fleet
 from tests.simulation.network import LATE_S
 from tests.support import until
-from trikv.configuration import KEY
 from trikv.errors import NotReady, SettingError
-from trikv.lag import LagRange
-from trikv.node import Node
-from trikv.peers import configuration_in
-from trikv.state import NodeState
-from trikv.version import NO_VERSION
+from trikv.model.membership import KEY
+from trikv.model.node_state import NodeState
+from trikv.model.version import NO_VERSION
+from trikv.network.peers import configuration_in
+from trikv.network.simulated_lag import LagRange
+from trikv.node.node import Node
 
 S = TypeVar("S", bound=Callable[..., Any])
 
@@ -604,15 +604,15 @@ def seed_scheduler(seed: int) -> None:
 
 #: Bounds that no run would come to, made small: what happens at them happens all the time then.
 SMALL_BOUNDS = (
-    (trikv.link, "PAGE_RECORDS", 2),
-    (trikv.outbox, "MAX_OUTBOX_RECORDS", 12),
-    (trikv.outbox, "MAX_BATCH_RECORDS", 5),
+    (trikv.replication.link, "PAGE_RECORDS", 2),
+    (trikv.replication.outbox, "MAX_OUTBOX_RECORDS", 12),
+    (trikv.replication.outbox, "MAX_BATCH_RECORDS", 5),
     (trikv.web.peer, "SCAN_BYTES", 150),
-    (trikv.committer, "MAX_GROUP", 4),
-    (trikv.buffer, "LEAST_PAIRS", 2),  # all batches: clients' have two or three keys
-    (trikv.buffer, "MAX_RECORDS", 7),
-    (trikv.leadership, "PURGE_RECORDS", 2),
-    (trikv.watch, "PAGE_RECORDS", 3),
+    (trikv.storage.group_commit, "MAX_GROUP", 4),
+    (trikv.storage.write_buffer, "LEAST_PAIRS", 2),  # all batches: clients' have two or three keys
+    (trikv.storage.write_buffer, "MAX_RECORDS", 7),
+    (trikv.takeover.leadership, "PURGE_RECORDS", 2),
+    (trikv.observe.change_stream, "PAGE_RECORDS", 3),
 )
 
 

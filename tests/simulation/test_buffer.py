@@ -7,15 +7,15 @@ import trio
 from trio.testing import MockClock
 
 from tests.simulation.fleet import Fleet, open_fleet
-from trikv import buffer
-from trikv.node import REST_S
+from trikv.node.node import REST_S
+from trikv.storage import write_buffer
 
 pytestmark = pytest.mark.trio
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffer, "LEAST_PAIRS", 2)
+    monkeypatch.setattr(write_buffer, "LEAST_PAIRS", 2)
 
 
 async def write(fleet: Fleet, name: str, value: int, keys: str = "abc") -> int:

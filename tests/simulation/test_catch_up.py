@@ -8,15 +8,15 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-import trikv.link
-import trikv.readback
+import trikv.replication.link
+import trikv.storage.reverse_scan
 from tests.simulation.fleet import Fleet, open_fleet
 from tests.simulation.test_interrupted import Interruption
 from tests.support import until
 from trikv.errors import PeerFailed
-from trikv.lag import LagRange
-from trikv.version import Version, entries_of
-from trikv.watch import Message, Reset, Watch
+from trikv.model.version import Version, entries_of
+from trikv.network.simulated_lag import LagRange
+from trikv.observe.change_stream import Message, Reset, Watch
 
 BATCH = {
     "operations": [{"op": "put", "key": "a", "value": 2}, {"op": "put", "key": "b", "value": 2}]
@@ -25,7 +25,7 @@ BATCH = {
 
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trikv.link, "PAGE_RECORDS", 1)
+    monkeypatch.setattr(trikv.replication.link, "PAGE_RECORDS", 1)
 
 
 async def write_unheard(fleet: Fleet) -> None:
@@ -120,7 +120,7 @@ async def test_what_is_written_while_a_page_travels_comes_with_the_next(
 async def test_under_a_load_that_outruns_it_a_page_brings_what_is_newer_alone(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trikv.readback, "MAX_NEWER_PAGES", 2)
+    monkeypatch.setattr(trikv.storage.reverse_scan, "MAX_NEWER_PAGES", 2)
     async with open_fleet(2, write_quorum=1) as fleet:
         fleet.crash("n2")
         for key in "abcde":
@@ -169,7 +169,7 @@ async def test_catching_up_ends_under_a_steady_load_with_lag(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each page waits out a lag in which more is written: it must not be waited for that none is."""
-    monkeypatch.setattr(trikv.link, "PAGE_RECORDS", 10)
+    monkeypatch.setattr(trikv.replication.link, "PAGE_RECORDS", 10)
     async with open_fleet(2, write_quorum=1) as fleet:
         fleet.nodes["n0"].require_leader().lag.set(LagRange(1000, 1000))
 

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from tests.support import Cluster, MemoryNetwork, dump, open_cluster, put
 from trikv.errors import PeerFailed
-from trikv.lag import LagRange
+from trikv.network.simulated_lag import LagRange
 
 KEYS = ["a", "b", "c"]
 

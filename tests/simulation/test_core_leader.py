@@ -14,9 +14,9 @@ from trio.testing import MockClock
 from tests.simulation.fleet import open_fleet
 from tests.support import open_cluster, put
 from trikv.errors import NotReady
-from trikv.lag import LagRange
-from trikv.node import DRAIN_S
-from trikv.version import MAX_ISSUED_US, MAX_TIMESTAMP_US
+from trikv.model.version import MAX_ISSUED_US, MAX_TIMESTAMP_US
+from trikv.network.simulated_lag import LagRange
+from trikv.node.node import DRAIN_S
 
 
 @pytest.mark.parametrize("beyond_us", [MAX_TIMESTAMP_US, MAX_ISSUED_US + 1])

@@ -12,14 +12,14 @@ from trio.testing import MockClock
 
 from tests.support import MemoryNetwork, open_cluster, put, until
 from trikv.errors import PeerFailed
-from trikv.lag import LagRange, Wires
-from trikv.link import Link, LinkState
-from trikv.messages import LeaderName, PromiseAnswer, ReplicateAnswer
-from trikv.outbox import Encoded
-from trikv.peers import Candidate, Promised
-from trikv.readback import PageBack, Place
-from trikv.transport import Reply
-from trikv.version import NO_EPOCH, NO_VERSION, Entry, Epoch, Record, Version
+from trikv.model.version import NO_EPOCH, NO_VERSION, Entry, Epoch, Record, Version
+from trikv.network.peers import Candidate, Promised
+from trikv.network.simulated_lag import LagRange, Wires
+from trikv.network.transport import Reply
+from trikv.protocol.messages import LeaderName, PromiseAnswer, ReplicateAnswer
+from trikv.replication.link import Link, LinkState
+from trikv.replication.outbox import Encoded
+from trikv.storage.reverse_scan import PageBack, Place
 
 EPOCH = Epoch(1, "boss")
 
@@ -173,7 +173,7 @@ class EndsAt(trio.abc.Instrument):
         self._left = at
 
     def task_scheduled(self, task: trio.lowlevel.Task) -> None:
-        self._left -= task.name == f"trikv.link.Link.{self._name}"
+        self._left -= task.name == f"trikv.replication.link.Link.{self._name}"
         if self._left == 0 and not self._host.over:
             self._host.over = True
             self._host.link.retire()

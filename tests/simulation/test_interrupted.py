@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-import trikv.link
+import trikv.replication.link
 import trikv.web.peer
 from tests.simulation.fleet import Fleet, open_fleet
 from tests.support import until
@@ -21,7 +21,7 @@ CONFIRMED = {f"key{index}": f"confirmed{index}" for index in range(6)}
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that there is much to interrupt."""
-    monkeypatch.setattr(trikv.link, "PAGE_RECORDS", 2)
+    monkeypatch.setattr(trikv.replication.link, "PAGE_RECORDS", 2)
     monkeypatch.setattr(trikv.web.peer, "SCAN_BYTES", 100)
 
 

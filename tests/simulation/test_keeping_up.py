@@ -11,14 +11,14 @@ import trio
 from trio.testing import MockClock
 
 from tests.support import Cluster, MemoryNetwork, call, open_cluster
-from trikv.link import LinkState
+from trikv.replication.link import LinkState
 
 BATCH = 10
 
 
 @pytest.fixture(autouse=True)
 def _small_outboxes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trikv.outbox.MAX_OUTBOX_RECORDS", 5 * BATCH)
+    monkeypatch.setattr("trikv.replication.outbox.MAX_OUTBOX_RECORDS", 5 * BATCH)
 
 
 class Load:

@@ -10,13 +10,13 @@ import trio
 import trio.lowlevel
 from trio.testing import MockClock
 
-import trikv.link
-import trikv.outbox
+import trikv.replication.link
+import trikv.replication.outbox
 from tests.support import Cluster, call, dump, open_cluster, put, until
 from trikv.errors import PeerFailed
-from trikv.lag import LagRange
-from trikv.link import LinkState
-from trikv.version import Version
+from trikv.model.version import Version
+from trikv.network.simulated_lag import LagRange
+from trikv.replication.link import LinkState
 
 
 def versions_in(body: bytes) -> list[Version]:
@@ -26,7 +26,7 @@ def versions_in(body: bytes) -> list[Version]:
 async def test_a_link_that_comes_back_sends_what_is_missing_from_the_newest_back(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trikv.link, "PAGE_RECORDS", 7)
+    monkeypatch.setattr(trikv.replication.link, "PAGE_RECORDS", 7)
     async with open_cluster(2, write_quorum=1) as cluster:
         away = cluster.urls[1]
         for index in range(5):
@@ -58,7 +58,11 @@ async def test_a_follower_that_is_down_is_asked_ever_more_rarely(autojump_clock:
         cluster.network.seen.clear()
         await trio.sleep(60)
         asked = len(cluster.network.seen)
-        assert 60 / trikv.link.LAST_BACKOFF_S <= asked <= 2 * 60 / trikv.link.LAST_BACKOFF_S + 1
+        assert (
+            60 / trikv.replication.link.LAST_BACKOFF_S
+            <= asked
+            <= 2 * 60 / trikv.replication.link.LAST_BACKOFF_S + 1
+        )
 
 
 async def test_a_follower_whose_disk_is_full_costs_its_leader_two_lines(
@@ -94,7 +98,7 @@ async def test_a_follower_whose_disk_is_full_costs_its_leader_two_lines(
 async def test_a_silent_follower_holds_bounded_memory_and_nobody_up(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trikv.outbox, "MAX_OUTBOX_RECORDS", 20)
+    monkeypatch.setattr(trikv.replication.outbox, "MAX_OUTBOX_RECORDS", 20)
     async with open_cluster(2, write_quorum=1, request_timeout_s=1000) as cluster:
         silent, link = cluster.urls[1], cluster.leader.links[1]
         stuck = True
@@ -120,9 +124,9 @@ async def test_a_silent_follower_holds_bounded_memory_and_nobody_up(
 async def test_large_values_are_bounded_in_bytes(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trikv.outbox, "MAX_OUTBOX_BYTES", 10_000)
-    monkeypatch.setattr(trikv.outbox, "MAX_BATCH_BYTES", 5_000)
-    monkeypatch.setattr(trikv.link, "PAGE_BYTES", 2_000)
+    monkeypatch.setattr(trikv.replication.outbox, "MAX_OUTBOX_BYTES", 10_000)
+    monkeypatch.setattr(trikv.replication.outbox, "MAX_BATCH_BYTES", 5_000)
+    monkeypatch.setattr(trikv.replication.link, "PAGE_BYTES", 2_000)
     async with open_cluster(1, write_quorum=0) as cluster:
         cluster.leader.lag.set(LagRange(500, 500))
         link = cluster.leader.links[0]
@@ -225,7 +229,7 @@ async def catching_up(cluster: Cluster) -> str:
 async def test_an_acknowledgement_of_a_follower_that_catches_up_counts_once_it_is_live(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trikv.link, "PAGE_RECORDS", 2)
+    monkeypatch.setattr(trikv.replication.link, "PAGE_RECORDS", 2)
     async with open_cluster(2, write_quorum=1) as cluster:
         await catching_up(cluster)
         began = trio.current_time()
@@ -238,7 +242,7 @@ async def test_an_acknowledgement_of_a_follower_that_catches_up_counts_once_it_i
 async def test_an_acknowledgement_does_not_count_if_the_follower_never_becomes_live(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trikv.link, "PAGE_RECORDS", 2)
+    monkeypatch.setattr(trikv.replication.link, "PAGE_RECORDS", 2)
     async with open_cluster(2, write_quorum=1) as cluster:
         behind = await catching_up(cluster)
         answers: list[tuple[int, float]] = []
@@ -308,7 +312,7 @@ async def test_more_than_followers_take_at_once_waits_its_turn_and_no_link_falls
 async def test_a_write_for_which_there_is_no_room_in_time_is_refused_unwritten(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trikv.outbox.MAX_OUTBOX_RECORDS", 2)
+    monkeypatch.setattr("trikv.replication.outbox.MAX_OUTBOX_RECORDS", 2)
     async with open_cluster(2, write_quorum=1, write_timeout_s=3) as cluster:
         cluster.leader.lag.set(LagRange(2000, 2000))
         answers: list[tuple[int, str]] = []

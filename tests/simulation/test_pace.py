@@ -12,10 +12,10 @@ import trio
 from trio.testing import MockClock
 
 from tests.support import Cluster, MemoryNetwork, open_cluster, put
-from trikv.lag import LagRange
-from trikv.link import FLUSH_S, TELL_S
-from trikv.pace import PAUSE_S
-from trikv.version import Version
+from trikv.model.version import Version
+from trikv.network.simulated_lag import LagRange
+from trikv.replication.link import FLUSH_S, TELL_S
+from trikv.replication.pacing import PAUSE_S
 
 F1 = "http://follower1"
 

@@ -10,8 +10,8 @@ from trio.testing import MockClock
 from tests.simulation.disk import SimulatedStore
 from tests.simulation.fleet import Fleet, open_fleet
 from tests.support import until
-from trikv.store import Store
-from trikv.version import Epoch
+from trikv.model.version import Epoch
+from trikv.storage.store import Store
 
 
 def cut(fleet: Fleet, *pairs: tuple[str, str]) -> None:

@@ -11,12 +11,12 @@ from trio.testing import MockClock
 
 from tests.simulation.fleet import Fleet, open_fleet
 from tests.support import until
-from trikv.configuration import KEY
-from trikv.lag import LagRange, SimulatedLag
-from trikv.node import Node
-from trikv.peers import configuration_in
-from trikv.quorum import Voters
-from trikv.version import entries_of
+from trikv.model.membership import KEY
+from trikv.model.quorum import Voters
+from trikv.model.version import entries_of
+from trikv.network.peers import configuration_in
+from trikv.network.simulated_lag import LagRange, SimulatedLag
+from trikv.node.node import Node
 
 
 class SlowDisk:

@@ -12,8 +12,8 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.support import Cluster, MemoryNetwork, open_cluster, put, until
-from trikv.lag import LagRange
-from trikv.write import Write
+from trikv.network.simulated_lag import LagRange
+from trikv.replication.write import Write
 
 
 @asynccontextmanager

@@ -7,11 +7,11 @@ from trio.testing import MockClock
 
 from tests.simulation.fleet import Fleet, open_fleet
 from tests.support import until
-from trikv.configuration import KEY
-from trikv.link import LinkState
-from trikv.peers import configuration_in
-from trikv.store import Store
-from trikv.version import NO_EPOCH, Epoch
+from trikv.model.membership import KEY
+from trikv.model.version import NO_EPOCH, Epoch
+from trikv.network.peers import configuration_in
+from trikv.replication.link import LinkState
+from trikv.storage.store import Store
 
 
 async def write(fleet: Fleet, name: str, count: int, tag: str) -> dict[str, str]:

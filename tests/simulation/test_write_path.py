@@ -9,8 +9,8 @@ from trio.testing import MockClock
 from tests.simulation.fleet import open_fleet
 from tests.support import Cluster, MemoryNetwork, call, dump, open_cluster, put
 from trikv.errors import PeerFailed
-from trikv.lag import LagRange
-from trikv.version import Version
+from trikv.model.version import Version
+from trikv.network.simulated_lag import LagRange
 
 
 def stagger(cluster: Cluster) -> None:

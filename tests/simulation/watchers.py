@@ -20,9 +20,9 @@ from trikv.client.feed import Feed
 from trikv.client.model import Change, Reset
 from trikv.client.nodes import Nodes
 from trikv.client.wire import Answer
-from trikv.configuration import KEY
-from trikv.node import Node
-from trikv.version import Version
+from trikv.model.membership import KEY
+from trikv.model.version import Version
+from trikv.node.node import Node
 
 
 class Watcher:

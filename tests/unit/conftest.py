@@ -13,7 +13,7 @@ import hypothesis
 import pytest
 import trio
 
-from trikv.store import Store
+from trikv.storage.store import Store
 
 hypothesis.register_random(trio._core._run._r)
 

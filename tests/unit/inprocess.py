@@ -19,9 +19,9 @@ from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent, HTTPScope
 
 from tests.support import MemoryNetwork, open_memory_node
 from trikv.config import Config
-from trikv.lag import LagRange
-from trikv.node import Node
-from trikv.store import Store
+from trikv.network.simulated_lag import LagRange
+from trikv.node.node import Node
+from trikv.storage.store import Store
 from trikv.web.app import create_app
 
 

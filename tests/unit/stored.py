@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trikv.store import Store
-from trikv.version import Epoch, Record, Version, entries_of
+from trikv.model.version import Epoch, Record, Version, entries_of
+from trikv.storage.store import Store
 
 EPOCH = Epoch(1, "a")
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from trikv import jsonvalue
-from trikv.messages import MAX_KEY_BYTES
-from trikv.version import (
+from trikv.model.version import (
     MAX_EPOCH_NUMBER,
     MAX_TIMESTAMP_US,
     NO_EPOCH,
@@ -17,6 +15,8 @@ from trikv.version import (
     Record,
     Version,
 )
+from trikv.protocol import json_value
+from trikv.protocol.messages import MAX_KEY_BYTES
 
 instances = st.text("0123456789abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=32)
 epochs = st.builds(Epoch, st.integers(0, MAX_EPOCH_NUMBER), instances)
@@ -43,10 +43,10 @@ json_values = st.recursive(
     max_leaves=20,
 )
 keys = texts.filter(lambda key: 1 <= len(key.encode()) <= MAX_KEY_BYTES)
-encoded_values = json_values.map(lambda value: jsonvalue.encode(value, "value"))
+encoded_values = json_values.map(lambda value: json_value.encode(value, "value"))
 records = st.builds(Record, keys, st.just("") | encoded_values, versions)
 
-encoded_texts = texts.map(lambda text: jsonvalue.encode(text, "value"))
+encoded_texts = texts.map(lambda text: json_value.encode(text, "value"))
 
 
 def _pairs(

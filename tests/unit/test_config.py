@@ -17,8 +17,8 @@ from trikv.config import (
     read_config,
 )
 from trikv.errors import SettingError
-from trikv.lag import LagRange
-from trikv.urls import base_url, without_secrets
+from trikv.network.simulated_lag import LagRange
+from trikv.protocol.urls import base_url, without_secrets
 
 FIVE = ",".join(f"http://follower{i}:8000" for i in range(1, 6))
 MANY = ",".join(f"http://f{i}" for i in range(MAX_FOLLOWERS + 1))

@@ -11,12 +11,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support import open_follower
-from trikv.configuration import KEY
 from trikv.errors import InvalidBody, StaleEpoch, WrongNode
-from trikv.follower import Follower
-from trikv.messages import Batch, LeaderName, decode_replicate
-from trikv.state import NodeState
-from trikv.version import NO_EPOCH, Entry, Epoch, Version
+from trikv.model.membership import KEY
+from trikv.model.node_state import NodeState
+from trikv.model.version import NO_EPOCH, Entry, Epoch, Version
+from trikv.protocol.messages import Batch, LeaderName, decode_replicate
+from trikv.replication.follower import Follower
 
 BOSS = LeaderName("boss")
 EPOCH = Epoch(3, "a")

@@ -15,16 +15,16 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.simulation.fleet import open_fleet
 from tests.support import open_cluster, open_follower, put, until
-from trikv.committer import Committer, run_inline
-from trikv.follower import Follower
-from trikv.leader import Leader
-from trikv.messages import Batch, LeaderName, decode_replicate, encode_batch
-from trikv.quorum import Voters
-from trikv.state import NodeState
-from trikv.store import Store
-from trikv.version import NO_VERSION, Entry, Epoch, Version
-from trikv.watch import Watch
-from trikv.watermark import Issued
+from trikv.model.node_state import NodeState
+from trikv.model.progress import Issued
+from trikv.model.quorum import Voters
+from trikv.model.version import NO_VERSION, Entry, Epoch, Version
+from trikv.observe.change_stream import Watch
+from trikv.protocol.messages import Batch, LeaderName, decode_replicate, encode_batch
+from trikv.replication.follower import Follower
+from trikv.replication.leader import Leader
+from trikv.storage.group_commit import Committer, run_inline
+from trikv.storage.store import Store
 
 BOSS = LeaderName("boss")
 EPOCH = Epoch(3, "a")

@@ -24,7 +24,9 @@ def test_some_of_them_are_run_without(arguments: list[str]) -> None:
     assert command == ["pytest", *arguments, *RANDOM, *FOLDERS]
 
 
-@pytest.mark.parametrize("chosen", ["tests/unit/test_lag.py", "tests/unit/test_lag.py::test_x"])
+@pytest.mark.parametrize(
+    "chosen", ["tests/unit/test_simulated_lag.py", "tests/unit/test_simulated_lag.py::test_x"]
+)
 def test_a_file_is_run_by_itself(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert list(commands(["-q", chosen])) == [["pytest", "-q", chosen]]

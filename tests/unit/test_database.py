@@ -18,7 +18,8 @@ import apsw
 import pytest
 
 from tests.unit.stored import held, merge, record
-from trikv.database import (
+from trikv.errors import SettingError
+from trikv.storage.database import (
     APPLICATION_ID,
     CHECKPOINT_PAGES,
     FILE_NAME,
@@ -27,8 +28,7 @@ from trikv.database import (
     SPARE_DISK,
     log_of,
 )
-from trikv.errors import SettingError
-from trikv.store import Store
+from trikv.storage.store import Store
 
 # -- opening --------------------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.unit.stored import record
 from tests.unit.strategies import close_records, records
-from trikv.digest import EMPTY_DIGEST
-from trikv.version import Record
+from trikv.model.version import Record
+from trikv.storage.digest import EMPTY_DIGEST
 
 
 @given(st.lists(records, unique_by=lambda r: r.key), st.randoms())

@@ -25,7 +25,7 @@ from trikv.cli.main import trikv as command_line
 from trikv.cli.outcome import ExitCode
 from trikv.config import SETTINGS, Setting
 from trikv.errors import TrikvError
-from trikv.link import LinkState
+from trikv.replication.link import LinkState
 from trikv.web.routes import ROUTES, Route
 
 ROOT = Path(__file__).parents[2]

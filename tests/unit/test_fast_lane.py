@@ -27,11 +27,11 @@ from tests.support import MemoryNetwork, open_memory_node
 from tests.unit import fuzzing as fuzz
 from tests.unit.fuzzing import examples
 from tests.unit.test_fuzz_wire import conversations, converse, run, well_framed
-from trikv import logs
+from trikv import log
 from trikv.config import Config
 from trikv.errors import NotReady
-from trikv.lag import LagRange
-from trikv.node import Node
+from trikv.network.simulated_lag import LagRange
+from trikv.node.node import Node
 from trikv.web import fastlane, kv, server
 from trikv.web.plain import MAX_HEAD_BYTES, NotPlain, read_head
 from trikv.web.server import GRACE_S, listen, serve
@@ -550,7 +550,7 @@ def test_the_access_log_is_the_same(caplog: pytest.LogCaptureFixture) -> None:
         assert lines[0] == lines[1]
         return lines[0]
 
-    with caplog.at_level(logging.DEBUG, logs.logger.name):
+    with caplog.at_level(logging.DEBUG, log.logger.name):
         shown: list[str] = []
 
         async def keep() -> None:

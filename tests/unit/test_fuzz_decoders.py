@@ -32,9 +32,7 @@ from tests.unit import fuzzing as fuzz
 from tests.unit.fuzzing import bodies_like, examples, odd_texts, shaped
 from tests.unit.strategies import close_versions
 from tests.unit.strategies import entries as any_entries
-from trikv import bodies, configuration, glance, jsonvalue, messages
 from trikv.config import SETTINGS, read_config
-from trikv.database import FILE_NAME, LOCK_NAME
 from trikv.errors import (
     BadRequest,
     InvalidBody,
@@ -46,14 +44,10 @@ from trikv.errors import (
     StorageFailed,
     Superseded,
 )
-from trikv.messages import Batch
-from trikv.operations import Precondition
-from trikv.peers import Candidate, Remote, decode_reply
-from trikv.state import NodeState, facts_of, state_of
-from trikv.store import Store
-from trikv.transport import HttpTransport, Reply
-from trikv.urls import base_url
-from trikv.version import (
+from trikv.model import membership
+from trikv.model.node_state import NodeState, facts_of, state_of
+from trikv.model.operation import Precondition
+from trikv.model.version import (
     MAX_EPOCH_NUMBER,
     MAX_TIMESTAMP_US,
     Entry,
@@ -63,12 +57,19 @@ from trikv.version import (
     entries_of,
     is_instance,
 )
+from trikv.network.peers import Candidate, Remote, decode_reply
+from trikv.network.transport import HttpTransport, Reply
+from trikv.protocol import canonical, json_value, messages, requests
+from trikv.protocol.messages import Batch
+from trikv.protocol.urls import base_url
+from trikv.storage.database import FILE_NAME, LOCK_NAME
+from trikv.storage.store import Store
 from trikv.web import kv
 from trikv.web.exchange import Request, boolean, key_of, parameters, query_of, version, whole
 from trikv.web.kv import precondition_of
 
 CLIENT_BODIES = [
-    kind for kind in bodies._ClientBody.__subclasses__() if kind is not bodies.OperationBody
+    kind for kind in requests._ClientBody.__subclasses__() if kind is not requests.OperationBody
 ]
 #: What each field of a client's body holds when it is right.
 FIELDS = {
@@ -105,7 +106,7 @@ def check_record(found: Record) -> None:
     """A record that may be stored and sent on: its way out and in again changes nothing."""
     assert 1 <= len(found.key.encode()) <= messages.MAX_KEY_BYTES
     check_version(found.version)
-    sent = bodies.decode_body(messages.encode_record(found).encode(), messages.WireRecord)
+    sent = requests.decode_body(messages.encode_record(found).encode(), messages.WireRecord)
     assert messages.decode_record(sent, "record") == found
 
 
@@ -116,17 +117,17 @@ def check_record(found: Record) -> None:
 @given(bodies_like(fuzz.json_texts))
 def test_a_body_is_a_value_that_can_be_kept_or_refused(body: bytes) -> None:
     try:
-        value = jsonvalue.decode(body)
+        value = json_value.decode(body)
     except MalformedJson:
         return None
     except InvalidBody as error:
         return check_reason(error)
     try:
-        text = jsonvalue.encode(value, "value")
+        text = json_value.encode(value, "value")
     except InvalidBody as error:
         return check_reason(error)
     text.encode()
-    assert jsonvalue.encode(jsonvalue.decode(text.encode()), "value") == text
+    assert json_value.encode(json_value.decode(text.encode()), "value") == text
     assert repr(fuzz.decoded(text.encode())) == repr(value) == repr(fuzz.decoded(body))
     return None
 
@@ -140,7 +141,7 @@ def test_a_clients_body_has_its_types_or_is_refused(
     fields = {name: FIELDS[name] for name in kind.__struct_fields__}
     body = data.draw(bodies_like(shaped(fields)))
     try:
-        found = bodies.decode_body(body, kind)
+        found = requests.decode_body(body, kind)
     except MalformedJson:
         return
     except InvalidBody as error:
@@ -254,7 +255,7 @@ def test_operations_that_are_read_at_a_glance_are_read_as_with_care(body: bytes)
     node: Any = SimpleNamespace(config=SimpleNamespace(max_value_bytes=9))
     at_a_glance = outcome(lambda: kv._operations(node, body))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(glance, "operations", lambda _: None)
+        patch.setattr(canonical, "operations", lambda _: None)
         assert at_a_glance == outcome(lambda: kv._operations(node, body))
 
 
@@ -274,13 +275,13 @@ def test_versions_and_epochs_have_one_text_form(text: str) -> None:
 @given(bodies_like(fuzz.configuration_record))
 def test_a_configuration_is_one_that_can_be_or_refused(body: bytes) -> None:
     try:
-        sent = bodies.decode_body(body, messages.WireRecord)
-        found = configuration.decode(messages.decode_record(sent, "record").value)
+        sent = requests.decode_body(body, messages.WireRecord)
+        found = membership.decode(messages.decode_record(sent, "record").value)
     except (BadRequest, ValueError):
         return
     assert all(0 <= v.write_quorum < len(v.members) for v in found.all_voters)
     assert found.lacking(set()) >= 0
-    assert configuration.decode(configuration.encode(found)) == found
+    assert membership.decode(membership.encode(found)) == found
 
 
 @examples(100)
@@ -416,7 +417,7 @@ def test_what_a_node_is_told_by_another_is_well_formed_or_that_has_failed(
         with suppress(PeerFailed, Superseded):
             summary = await remote.summary()
             assert summary.records >= 0
-            jsonvalue.encode([summary.digest, summary.node_id], "summary")  # it goes to a client
+            json_value.encode([summary.digest, summary.node_id], "summary")  # it goes to a client
         with suppress(PeerFailed, Superseded):
             async for page in remote.pages():
                 for one in page:

@@ -26,11 +26,14 @@ from tests.support import MemoryNetwork, call, dump, lone_leaf, open_memory_node
 from tests.unit import fuzzing as fuzz
 from tests.unit.fuzzing import bodies_like, examples, often
 from tests.unit.test_fuzz_routes import CODES, with_epoch
-from trikv.committer import run_inline
 from trikv.config import Config
 from trikv.errors import PeerFailed, SettingError
-from trikv.lag import LagRange
-from trikv.messages import (
+from trikv.model.node_state import NodeState
+from trikv.model.version import Epoch, Record, Version, entries_of, wins
+from trikv.network.simulated_lag import LagRange
+from trikv.network.transport import Reply
+from trikv.node.node import Node, open_node
+from trikv.protocol.messages import (
     Batch,
     LeaderName,
     PromiseBody,
@@ -38,11 +41,8 @@ from trikv.messages import (
     encode_batch,
     encode_entry,
 )
-from trikv.node import Node, open_node
-from trikv.state import NodeState
-from trikv.store import Store
-from trikv.transport import Reply
-from trikv.version import Epoch, Record, Version, entries_of, wins
+from trikv.storage.group_commit import run_inline
+from trikv.storage.store import Store
 
 # -- a follower -------------------------------------------------------------------------------------
 

@@ -34,9 +34,9 @@ from tests.unit.fuzzing import bodies_like, examples, often, shaped
 from tests.unit.inprocess import Answered, Client
 from trikv.config import Config
 from trikv.errors import QuorumNotMet, StorageFailed
-from trikv.lag import LagRange
-from trikv.state import NodeState
-from trikv.version import NO_VERSION
+from trikv.model.node_state import NodeState
+from trikv.model.version import NO_VERSION
+from trikv.network.simulated_lag import LagRange
 from trikv.web.routes import ROUTES, Route
 
 API = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")

@@ -28,7 +28,7 @@ from tests.support import MemoryNetwork, lone_leaf, open_memory_node
 from tests.unit import fuzzing as fuzz
 from tests.unit.fuzzing import examples
 from trikv.config import Config
-from trikv.node import Node
+from trikv.node.node import Node
 from trikv.web.server import listen, serve
 
 #: The server's own patience with a body, then with an idle connection, and some more.

@@ -18,8 +18,8 @@ import trio
 from tests.unit.test_fast_lane import FOLLOWER, LEADER, answered, ask, open_lane, value
 from tests.unit.test_fuzz_wire import converse, run
 from trikv.budget import FREE_BYTES
-from trikv.bytestream import SEND_S
 from trikv.config import Config
+from trikv.network.socket_stream import SEND_S
 from trikv.web.app import BODY_TIMEOUT_S
 from trikv.web.http11 import DROP_S, MAX_EMPTY_LINES, MAX_HEAD_LINES, check_request
 from trikv.web.plain import MAX_HEAD_BYTES

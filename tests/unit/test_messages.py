@@ -21,10 +21,10 @@ from tests.unit.strategies import (
     records,
     versions,
 )
-from trikv import jsonvalue
-from trikv.bodies import LagBody, PutBody, QuorumBody, decode_body
 from trikv.errors import InvalidBody, InvalidKey, TooLarge
-from trikv.messages import (
+from trikv.model.version import PLAIN_EPOCH, Entry, Epoch, Record, Version, entries_of
+from trikv.protocol import json_value
+from trikv.protocol.messages import (
     LARGEST_VALUE_BYTES,
     MAX_BATCH_BYTES,
     MAX_KEY_BYTES,
@@ -44,7 +44,7 @@ from trikv.messages import (
     encode_record,
     encode_records_page,
 )
-from trikv.version import PLAIN_EPOCH, Entry, Epoch, Record, Version, entries_of
+from trikv.protocol.requests import LagBody, PutBody, QuorumBody, decode_body
 
 BOSS = LeaderName("boss", "http://boss:8000")
 EPOCH = Epoch(3, "a")
@@ -109,7 +109,7 @@ def test_the_plain_form_becomes_a_record_below_every_leaders(key: str, value: An
     body = json.dumps({"key": key, "value": value, "timestamp": 1700000000.123456}).encode()
     record = decode_replicate(body)
     assert record == Record(
-        key, jsonvalue.encode(value, "value"), Version(PLAIN_EPOCH, 1_700_000_000_123_456)
+        key, json_value.encode(value, "value"), Version(PLAIN_EPOCH, 1_700_000_000_123_456)
     )
     assert record.version < Version(Epoch(1, "0"), 0)
 

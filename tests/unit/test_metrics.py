@@ -29,11 +29,11 @@ from tests.unit.test_docs import METRICS, rows
 from tests.unit.test_fast_lane import LEADER, answered, ask, open_lane, value
 from tests.unit.test_fuzz_wire import run
 from trikv.config import Config
-from trikv.lag import LagRange
-from trikv.link import LinkState
-from trikv.node import Node
-from trikv.store import Store
-from trikv.tally import OUTCOMES
+from trikv.counters import OUTCOMES
+from trikv.network.simulated_lag import LagRange
+from trikv.node.node import Node
+from trikv.replication.link import LinkState
+from trikv.storage.store import Store
 from trikv.web.routes import ROUTES
 
 F1, F2 = "http://follower1", "http://follower2"

@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from tests.answers import check_answer
 from tests.support import call, open_cluster, read_body
 from tests.unit.test_docs import API, NEVER_ANSWERED, errors, text_of
-from trikv import bodies, messages
+from trikv.protocol import messages, requests
 from trikv.web.described import DESCRIBED
 from trikv.web.exchange import Answer, answer
 from trikv.web.openapi import document, encoded, refusals
@@ -134,15 +134,15 @@ async def test_every_parameter_of_the_query_is_described(
 def test_every_body_is_the_type_that_decodes_it() -> None:
     taken = {kind for described in DESCRIBED.values() for kind in described.takes}
     assert taken == {
-        bodies.PutBody,
-        bodies.OperationsBody,
+        requests.PutBody,
+        requests.OperationsBody,
         messages.BatchBody,
-        bodies.PlainBody,
+        requests.PlainBody,
         messages.PromiseBody,
-        bodies.QuorumBody,
-        bodies.LagBody,
-        bodies.PartitionBody,
-        bodies.AdmitBody,
+        requests.QuorumBody,
+        requests.LagBody,
+        requests.PartitionBody,
+        requests.AdmitBody,
     }
     for (method, _), described in DESCRIBED.items():
         assert not described.takes or method in ("PUT", "POST")

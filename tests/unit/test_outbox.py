@@ -6,9 +6,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-import trikv.outbox
-from trikv.messages import MAX_BATCH_BYTES, MAX_BATCH_RECORDS
-from trikv.outbox import (
+import trikv.replication.outbox
+from trikv.protocol.messages import MAX_BATCH_BYTES, MAX_BATCH_RECORDS
+from trikv.replication.outbox import (
     MAX_OUTBOX_BATCHES,
     MAX_OUTBOX_BYTES,
     MAX_OUTBOX_RECORDS,
@@ -50,8 +50,8 @@ class OutboxAgreesWithModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(trikv.outbox, "MAX_BATCH_RECORDS", 6)
-        self.patch.setattr(trikv.outbox, "MAX_BATCH_BYTES", 60)
+        self.patch.setattr(trikv.replication.outbox, "MAX_BATCH_RECORDS", 6)
+        self.patch.setattr(trikv.replication.outbox, "MAX_BATCH_BYTES", 60)
         self.outbox = Outbox()
         self.made: list[OutgoingBatch] = []
         self.lagging: list[OutgoingBatch] = []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trikv.quorum import AckCount, Voters, default_write_quorum, write_quorum_problem
+from trikv.model.quorum import AckCount, Voters, default_write_quorum, write_quorum_problem
 
 FIVE = ["f1", "f2", "f3", "f4", "f5"]
 

@@ -15,8 +15,8 @@ from trio.testing import MockClock
 
 from tests.support import open_cluster, until
 from tests.unit.inprocess import Client, open_client
-from trikv.readiness import COMMIT_S, HEARD_S, PROBE_S, ROOM_BYTES
-from trikv.store import Store
+from trikv.node.readiness import COMMIT_S, HEARD_S, PROBE_S, ROOM_BYTES
+from trikv.storage.store import Store
 
 READY = "/health?ready=true"
 FULL = apsw.FullError("database or disk is full")
@@ -107,7 +107,7 @@ async def test_a_disk_that_was_full_needs_room_for_a_batch_though_a_small_commit
         await client.put("k", 1)
         store.error = None
         monkeypatch.setattr(
-            "trikv.readiness.shutil.disk_usage", lambda _: SimpleNamespace(free=free)
+            "trikv.node.readiness.shutil.disk_usage", lambda _: SimpleNamespace(free=free)
         )
         monkeypatch.setattr(store.database, "path", SimpleNamespace(parent="there"))
         monkeypatch.setattr(store.database, "checkpoint_is_due", lambda: False)

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trikv.errors import NotReady, StorageFailed
-from trikv.shared import Shared
+from trikv.observe.shared import Shared
 
 
 class Costly:

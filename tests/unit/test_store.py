@@ -18,13 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.unit.stored import EPOCH, held, merge, record, spoil_text
 from tests.unit.strategies import close_epochs, close_records, close_versions, keys, records
-from trikv.database import FILE_NAME
-from trikv.digest import EMPTY_DIGEST
 from trikv.errors import StorageFailed
-from trikv.messages import RESERVED_PREFIX
-from trikv.state import NodeState
-from trikv.store import Store
-from trikv.version import (
+from trikv.model.node_state import NodeState
+from trikv.model.version import (
     NO_EPOCH,
     NO_VERSION,
     PLAIN_EPOCH,
@@ -34,6 +30,10 @@ from trikv.version import (
     entries_of,
     wins,
 )
+from trikv.protocol.messages import RESERVED_PREFIX
+from trikv.storage.database import FILE_NAME
+from trikv.storage.digest import EMPTY_DIGEST
+from trikv.storage.store import Store
 
 STATE = NodeState(
     node_id="node",
@@ -181,7 +181,7 @@ def test_the_property_passes_the_right_rule() -> None:
 def test_writes_of_many_keys_merge_by_the_same_rule(
     monkeypatch: pytest.MonkeyPatch, many: int
 ) -> None:
-    monkeypatch.setattr("trikv.table.MANY_PAIRS", many)
+    monkeypatch.setattr("trikv.storage.record_table.MANY_PAIRS", many)
     check_convergence(StoreReplica)
 
 

@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trikv import timer as timers
-from trikv.timer import KernelTimer, Sleeper, Timer, best_timer
+from trikv.network import timer as timers
+from trikv.network.timer import KernelTimer, Sleeper, Timer, best_timer
 
 linux = pytest.mark.skipif(
     sys.platform != "linux", reason="timers that are descriptors are Linux's"

@@ -16,11 +16,11 @@ from tests.support import open_cluster
 from tests.unit.inprocess import Answered, Client, open_client
 from tests.unit.test_fast_lane import LEADER, answered, ask, open_lane, value
 from tests.unit.test_fuzz_wire import run
-from trikv import logs
-from trikv.lag import LagRange
+from trikv import log
+from trikv.network.simulated_lag import LagRange
+from trikv.replication.write import FollowerTrace, Trace
 from trikv.web.identity import MAX_REQUEST_ID, RequestIds
 from trikv.web.timing import server_timing
-from trikv.write import FollowerTrace, Trace
 
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 PARAMETER = r'(?:dur=\d+\.\d+|desc="(?:[\t !#-\[\]-~]|\\[\t -~])*")'
@@ -37,13 +37,13 @@ def lines() -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             kept.append(self.format(record))
 
-    keep, level = Keep(), logs.logger.level
-    keep.setFormatter(logs._Line())
-    logs.logger.addHandler(keep)
-    logs.logger.setLevel(logging.INFO)
+    keep, level = Keep(), log.logger.level
+    keep.setFormatter(log._Line())
+    log.logger.addHandler(keep)
+    log.logger.setLevel(logging.INFO)
     yield kept
-    logs.logger.removeHandler(keep)
-    logs.logger.setLevel(level)
+    log.logger.removeHandler(keep)
+    log.logger.setLevel(level)
 
 
 def parsed(header: str) -> dict[str, dict[str, str]]:
@@ -174,9 +174,9 @@ def test_two_nodes_make_different_ids() -> None:
         ids = RequestIds()
         for _ in range(3):
             assert ids.begin(None) is None
-            made.add(logs.request_id.get())
+            made.add(log.request_id.get())
     assert len(made) == 6
-    logs.request_id.set("")
+    log.request_id.set("")
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -193,7 +193,7 @@ def test_with_debug_every_request_has_an_id_and_its_line_in_the_log_has_it(
     async def hear() -> None:
         heard.append(await main())
 
-    logs.logger.setLevel(logging.DEBUG)
+    log.logger.setLevel(logging.DEBUG)
     run(hear)
     told = re.findall(r"x-request-id: (\S+)", heard[0].decode())
     assert len(told) == 3

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.strategies import close_records, epochs, versions
-from trikv.version import (
+from trikv.model.version import (
     MAX_EPOCH_NUMBER,
     MAX_ISSUED_US,
     MAX_TIMESTAMP_US,

@@ -11,9 +11,9 @@ import trio
 from tests.support import put, until
 from tests.unit.test_fast_lane import LEADER, open_lane
 from tests.unit.test_fuzz_wire import run
-from trikv.bytestream import SEND_S
-from trikv.node import Node
-from trikv.watch import SLOW_S
+from trikv.network.socket_stream import SEND_S
+from trikv.node.node import Node
+from trikv.observe.change_stream import SLOW_S
 from trikv.web.server import GRACE_S
 
 CONFIG = LEADER.__class__(**{**LEADER.__dict__, "max_value_bytes": 2**20})

@@ -17,10 +17,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support import Cluster, open_cluster, until
 from tests.unit.inprocess import Client, NoAnswer, open_client
-from trikv import __version__, parity
-from trikv.node import SCAN_RECORDS, Node
-from trikv.store import Store
-from trikv.version import Entry, Epoch, Record, Version, entries_of
+from trikv import __version__
+from trikv.model.version import Entry, Epoch, Record, Version, entries_of
+from trikv.node.node import SCAN_RECORDS, Node
+from trikv.observe import compare
+from trikv.storage.store import Store
 from trikv.web import admin
 
 
@@ -521,7 +522,7 @@ async def test_what_is_shown_is_bounded_in_bytes_and_the_rest_is_counted(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admin, "SHOWN_BYTES", 2 * 10_000)
-    monkeypatch.setattr(parity, "SHOWN_UNASKED_BYTES", 5_000)
+    monkeypatch.setattr(compare, "SHOWN_UNASKED_BYTES", 5_000)
     monkeypatch.setattr(admin, "SHOWN_UNASKED_BYTES", 5_000)
     async with clients(1, write_quorum=1) as c:
         for index in range(20):

@@ -19,8 +19,8 @@ from trio.testing import MockClock
 
 from tests.unit.inprocess import Answered, Client, open_client
 from tests.unit.test_web import clients
-from trikv.messages import MAX_BATCH_BYTES, MAX_REPLICATE_BODY_BYTES
-from trikv.version import MAX_TIMESTAMP_US
+from trikv.model.version import MAX_TIMESTAMP_US
+from trikv.protocol.messages import MAX_BATCH_BYTES, MAX_REPLICATE_BODY_BYTES
 from trikv.web.routes import ROUTES
 
 KEPT = "kept"
@@ -679,7 +679,7 @@ async def test_a_value_that_is_too_large_for_certain_is_refused_before_it_is_dec
 ) -> None:
     """Decoded it would be objects of fifty times its size, all in memory at once."""
     bodies: list[bytes] = []
-    monkeypatch.setattr("trikv.bodies.jsonvalue.decode", bodies.append)
+    monkeypatch.setattr("trikv.protocol.requests.jsonvalue.decode", bodies.append)
     lists = MAX_VALUE_BYTES if method == "PUT" else MAX_BATCH_BYTES // 2
     field = "value" if method == "PUT" else "operations"
     sent = body % (b"[]," * lists)

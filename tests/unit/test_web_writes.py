@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from tests.support import until
 from tests.unit.inprocess import Answered, Client, open_client
 from tests.unit.test_web import clients
-from trikv.lag import LagRange
+from trikv.network.simulated_lag import LagRange
 
 
 async def put(client: Client, key: str, value: Any, **headers: str) -> Answered:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from trikv.messages import encode_entry
-from trikv.outbox import Encoded
-from trikv.quorum import Voters
-from trikv.version import Entry, Epoch, Version
-from trikv.write import (
+from trikv.model.quorum import Voters
+from trikv.model.version import Entry, Epoch, Version
+from trikv.protocol.messages import encode_entry
+from trikv.replication.outbox import Encoded
+from trikv.replication.write import (
     MAX_GROUP_BYTES,
     MAX_GROUP_RECORDS,
     Ack,

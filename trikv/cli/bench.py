@@ -29,7 +29,7 @@ from trikv.cli.output import Output, bar, cells, count, milliseconds, pad, plura
 from trikv.cli.status import lag_range
 from trikv.client import ClientError, Delete, Written
 from trikv.client.admin import AdminClient
-from trikv.messages import MAX_BATCH_OPERATIONS
+from trikv.protocol.messages import MAX_BATCH_OPERATIONS
 
 PREFIX = "trikv-bench/"
 

@@ -30,7 +30,7 @@ from trikv.cli.outcome import CommandError, ExitCode, failed, usage_error
 from trikv.cli.output import Output
 from trikv.client import ClientError, Unavailable
 from trikv.client.admin import AdminClient
-from trikv.lag import MAX_DELAY_MS
+from trikv.network.simulated_lag import MAX_DELAY_MS
 from trikv.processes import is_free
 
 #: Nodes that a digit can select.

@@ -14,7 +14,7 @@ from trikv.cli.output import Output, plural, visible
 from trikv.cli.status import lag_range
 from trikv.client.admin import AdminClient
 from trikv.config import MAX_FOLLOWERS
-from trikv.lag import MAX_DELAY_MS
+from trikv.network.simulated_lag import MAX_DELAY_MS
 
 _MS = Number(0, MAX_DELAY_MS, "ms")
 

@@ -14,14 +14,14 @@ from typing import Any
 import click
 import trio
 
-from trikv import jsonvalue
 from trikv.cli.options import Callback, Number, Setup, ask, asks_nodes
 from trikv.cli.outcome import CommandError, ExitCode, interrupted, usage_error
 from trikv.cli.output import Output, clip, plural, shown_json, visible
 from trikv.client import Change, Item, Reset, Watch, Written
 from trikv.client.admin import AdminClient
 from trikv.errors import TrikvError
-from trikv.messages import LARGEST_VALUE_BYTES
+from trikv.protocol import json_value
+from trikv.protocol.messages import LARGEST_VALUE_BYTES
 
 #: Keys that `list` shows in a terminal, unless it is asked for more.
 LIST_KEYS = 100
@@ -138,13 +138,13 @@ def read_value(given: str, *, as_text: bool) -> Any:
     try:
         if given != "-":
             raw = given.encode()
-        return raw.decode() if as_text else jsonvalue.decode(raw)
+        return raw.decode() if as_text else json_value.decode(raw)
     except UnicodeError:
         raise usage_error(f"{name}: expected UTF-8", field="value") from None
     except TrikvError as error:
         about_body = error.detail.startswith("the body ")
         why = error.detail.removeprefix("the body") if about_body else f": {error.detail}"
-        text = "" if given == "-" else f": {jsonvalue.clip(given)!r}"
+        text = "" if given == "-" else f": {json_value.clip(given)!r}"
         raise usage_error(
             f"{name}{why}{text}",
             hint="To write a text as it stands: --string",

@@ -26,7 +26,7 @@ from trikv.cli.output import plural
 from trikv.client import ClientError
 from trikv.client.admin import AdminClient, Document
 from trikv.client.nodes import node_url
-from trikv.version import Epoch
+from trikv.model.version import Epoch
 
 #: A node that has not told its health by then is told as unreachable.
 HEALTH_S = 3.0

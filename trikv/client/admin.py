@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trikv import jsonvalue
 from trikv.client import wire
 from trikv.client.aio import Client
 from trikv.client.calls import READ_ATTEMPT_S, Call, Steps, ask_leader
 from trikv.client.errors import Unavailable
 from trikv.client.nodes import node_url
 from trikv.client.wire import Meaning, Reading, Request
+from trikv.protocol import json_value
 
 Document = Mapping[str, Any]
 
@@ -82,7 +82,7 @@ class AdminClient(Client):
 
 
 def _post(route: str, body: dict[str, Any]) -> Request:
-    text = jsonvalue.encode(body, "body")
+    text = json_value.encode(body, "body")
     return Request("POST", f"/admin/{route}", text.encode(), {"content-type": "application/json"})
 
 

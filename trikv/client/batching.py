@@ -25,7 +25,7 @@ import anyio
 from trikv.client import wire
 from trikv.client.errors import ClientError, OutcomeUnknown, Refused, Unavailable
 from trikv.client.model import Delete, Operation, Put, Written
-from trikv.messages import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS
+from trikv.protocol.messages import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS
 
 SendBatch = Callable[[Sequence[Operation]], Awaitable[Written]]
 

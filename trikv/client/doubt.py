@@ -37,7 +37,7 @@ from dataclasses import dataclass, field
 
 from trikv.client import wire
 from trikv.client.errors import OutcomeUnknown
-from trikv.version import Version
+from trikv.model.version import Version
 
 
 @dataclass

@@ -23,9 +23,9 @@ from trikv.client import wire
 from trikv.client.calls import backoff_s
 from trikv.client.model import Change, Reset
 from trikv.client.nodes import Nodes
-from trikv.client.sse import Event, EventParser
 from trikv.client.wire import Answer, Request
-from trikv.version import Version
+from trikv.model.version import Version
+from trikv.protocol.sse import Event, EventParser
 
 #: A stream that is silent for so long is given up: a node sends heartbeats much more often.
 SILENCE_S = 30.0

@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from trikv.urls import base_url, without_secrets
+from trikv.protocol.urls import base_url, without_secrets
 
 #: A node that was not reached is asked after all others for so long.
 AVOID_S = 5.0

@@ -33,8 +33,8 @@ from trikv.client.feed import Feed
 from trikv.client.model import Consistency, Delete, Item, Operation, Put, Written
 from trikv.client.nodes import Nodes
 from trikv.client.wire import Request
-from trikv.messages import MAX_BATCH_OPERATIONS
-from trikv.version import Version
+from trikv.model.version import Version
+from trikv.protocol.messages import MAX_BATCH_OPERATIONS
 
 #: Keys in a page of a list: some milliseconds of work for a node.
 PAGE_KEYS = 500

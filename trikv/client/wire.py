@@ -21,17 +21,17 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from trikv import errors as told
-from trikv import jsonvalue
 from trikv.client.errors import InvalidRequest, OutcomeUnknown, Refused, VersionConflict
 from trikv.client.model import Delete, Item, Operation, Put
 from trikv.errors import TrikvError
-from trikv.messages import (
+from trikv.model.version import Version
+from trikv.protocol import json_value
+from trikv.protocol.messages import (
     LARGEST_VALUE_BYTES,
     MAX_BATCH_BYTES,
     check_key,
     check_key_bytes,
 )
-from trikv.version import Version
 
 #: No answer is larger: a page of a list is bounded well below, and a value to 16 MiB.
 MAX_ANSWER_BYTES = 64 * 2**20
@@ -248,14 +248,14 @@ def encoded(value: Any) -> str:
     """A value as compact JSON. Raises InvalidRequest if JSON cannot carry it, or no node takes it."""
     try:
         check_comes_back(value)
-        text = jsonvalue.encode(value, "value")
+        text = json_value.encode(value, "value")
     except told.TrikvError as error:
         raise InvalidRequest(error.detail, code=told.InvalidBody.code, field="value") from None
     except (TypeError, ValueError) as error:
         detail = f"value: JSON cannot carry it: {error}"
         raise InvalidRequest(detail, code=told.InvalidBody.code, field="value") from None
-    if len(text) > LARGEST_VALUE_BYTES or jsonvalue.size_of(text) > LARGEST_VALUE_BYTES:
-        raise _too_large("value", LARGEST_VALUE_BYTES, jsonvalue.size_of(text))
+    if len(text) > LARGEST_VALUE_BYTES or json_value.size_of(text) > LARGEST_VALUE_BYTES:
+        raise _too_large("value", LARGEST_VALUE_BYTES, json_value.size_of(text))
     return text
 
 
@@ -266,7 +266,7 @@ def check_comes_back(value: Any) -> None:
     How deep it nests, and surrogates, are the business of `jsonvalue.encode`.
     """
     level = [("", value)]
-    for _ in range(jsonvalue.MAX_DEPTH + 1):
+    for _ in range(json_value.MAX_DEPTH + 1):
         nested: list[tuple[str, Any]] = []
         for place, one in level:
             if isinstance(one, Enum) or not isinstance(one, _CARRIED):
@@ -359,7 +359,7 @@ def operation_text(operation: Operation) -> str:
     """One operation of a batch as JSON. Raises InvalidRequest, TypeError."""
     if not isinstance(operation, Put | Delete):
         raise TypeError(f"expected a Put or a Delete, got {type(operation).__name__}")
-    key = jsonvalue.encode_string(checked_key(operation.key))
+    key = json_value.encode_string(checked_key(operation.key))
     version: str | None = None
     if operation.if_version is not None:
         version = f'"{checked_version(operation.if_version, "if_version")}"'

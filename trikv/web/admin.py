@@ -9,16 +9,24 @@ from typing import Any
 
 import trio
 
-from trikv import __version__, jsonvalue, logs
-from trikv.bodies import AdmitBody, LagBody, PartitionBody, QuorumBody, decode_body
+from trikv import __version__, log
 from trikv.errors import InvalidBody, StorageFailed
-from trikv.lag import LagRange, SimulatedLag, lag_problem
-from trikv.leader import Leader
-from trikv.link import Link
-from trikv.messages import encode_map
-from trikv.node import Node
-from trikv.parity import SHOWN_BYTES, SHOWN_UNASKED_BYTES, Replica, Shown, compare, is_small
-from trikv.quorum import write_quorum_problem
+from trikv.model.quorum import write_quorum_problem
+from trikv.network.simulated_lag import LagRange, SimulatedLag, lag_problem
+from trikv.node.node import Node
+from trikv.observe.compare import (
+    SHOWN_BYTES,
+    SHOWN_UNASKED_BYTES,
+    Replica,
+    Shown,
+    compare,
+    is_small,
+)
+from trikv.protocol import json_value
+from trikv.protocol.messages import encode_map
+from trikv.protocol.requests import AdmitBody, LagBody, PartitionBody, QuorumBody, decode_body
+from trikv.replication.leader import Leader
+from trikv.replication.link import Link
 from trikv.web.exchange import (
     NO_STORE,
     RETRY_AFTER_S,
@@ -114,7 +122,7 @@ async def set_lag(node: Node, request: Request) -> Answer:
         raise InvalidBody(f"min_delay_ms, max_delay_ms: {problem}", field="max_delay_ms")
     link = None if asked.follower is None else _find_link(leader, asked.follower)
     leader.lag.set(lag, None if link is None else link.url)
-    logs.info("lag.changed", follower=link.url if link else "all", **lag._asdict())
+    log.info("lag.changed", follower=link.url if link else "all", **lag._asdict())
     return answer(_lag(leader.lag, _names(leader)))
 
 
@@ -126,7 +134,7 @@ async def partition(node: Node, request: Request) -> Answer:
     link = _find_link(leadership.leader, asked.follower)
     (leadership.wires.cut if asked.cut else leadership.wires.heal)(link.url)
     link.nudge()
-    logs.info("wire.cut" if asked.cut else "wire.healed", follower=link.url)
+    log.info("wire.cut" if asked.cut else "wire.healed", follower=link.url)
     return answer({"url": link.url, "node_id": link.node_id, "cut": asked.cut})
 
 
@@ -171,7 +179,7 @@ async def _compare_all(node: Node, show: bool) -> Answer:
     if show_bytes is None and is_small(own.records, own.size_bytes):
         show_bytes = SHOWN_UNASKED_BYTES
     data = None if show_bytes is None else await _own_data(node, show_bytes)
-    head = jsonvalue.encode(
+    head = json_value.encode(
         {
             "node_id": node.config.node_id,
             "epoch": str(leader.epoch),
@@ -219,7 +227,7 @@ def _follower(link: Link, replica: Replica, behind: int) -> str:
         "error": replica.error,
         "data_left_out": 0 if replica.data is None else replica.data.left_out(replica.records or 0),
     }
-    return _with_data(jsonvalue.encode(told, "follower"), replica.data)
+    return _with_data(json_value.encode(told, "follower"), replica.data)
 
 
 def _with_data(encoded: str, data: Shown | None) -> str:

@@ -27,7 +27,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, MapAdapter
 
-from trikv import logs
+from trikv import log
 from trikv.budget import FREE_BYTES, HeldBody
 from trikv.errors import (
     BadRequest,
@@ -38,8 +38,8 @@ from trikv.errors import (
     TooLarge,
     TrikvError,
 )
-from trikv.jsonvalue import clip
-from trikv.node import Node
+from trikv.node.node import Node
+from trikv.protocol.json_value import clip
 from trikv.web import timing
 from trikv.web.exchange import Answer, Request, failure, key_of, query_of, refusal
 from trikv.web.identity import HEADER, RequestIds
@@ -272,5 +272,5 @@ def _note(node: Node, ids: RequestIds, response: Response) -> Response:
     node.tally.answered(method, path, response.status_code, time.perf_counter() - began_s)
     of_no_use = path in HOT and response.status_code < 400 and timing.HEADER not in response.headers
     if brought_id or ids.everywhere or not of_no_use:
-        response.headers[HEADER] = logs.request_id.get()
+        response.headers[HEADER] = log.request_id.get()
     return response

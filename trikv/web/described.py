@@ -12,10 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from trikv import bodies, errors, messages
+from trikv import errors
 from trikv.errors import TrikvError
-from trikv.messages import MAX_BATCH_OPERATIONS
-from trikv.node import SCAN_RECORDS
+from trikv.node.node import SCAN_RECORDS
+from trikv.protocol import messages, requests
+from trikv.protocol.messages import MAX_BATCH_OPERATIONS
 from trikv.web.exchange import JSON
 from trikv.web.kv import LIST_KEYS, MAX_LIST_KEYS, MAX_READ_TIMEOUT_MS, READ_TIMEOUT_MS
 from trikv.web.schemas import COUNT, TEXT, VERSION, Schema, one_of, ref
@@ -123,7 +124,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         _json("Written"),
         "keys",
         (_TRACE, _IF_MATCH, _IF_NONE_MATCH),
-        (bodies.PutBody,),
+        (requests.PutBody,),
         (*_BODY, *_WRITE),
         headers=("ETag", "Server-Timing"),
         example='-d \'{"value": "hello"}\'',
@@ -192,7 +193,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         _json("BatchWritten"),
         "keys",
         (_TRACE,),
-        (bodies.OperationsBody,),
+        (requests.OperationsBody,),
         (*_BODY, *_WRITE),
         headers=("ETag", "Server-Timing"),
         example='-d \'{"operations": [{"op": "put", "key": "a", "value": 1}]}\'',
@@ -220,7 +221,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "Take records from the leader; answered once they are on disk",
         {JSON: {"anyOf": [ref("ReplicateAnswer"), ref("PlainReplicated")]}},
         "peers",
-        takes=(messages.BatchBody, bodies.PlainBody),
+        takes=(messages.BatchBody, requests.PlainBody),
         refuses=(
             *_BODY,
             errors.InvalidKey,
@@ -294,7 +295,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "Change the write quorum",
         _json("QuorumChanged"),
         "admin",
-        takes=(bodies.QuorumBody,),
+        takes=(requests.QuorumBody,),
         refuses=(
             *_BODY,
             *_LEADER,
@@ -323,7 +324,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "Change the simulated lag, of all followers or of one",
         _json("Lag"),
         "admin",
-        takes=(bodies.LagBody,),
+        takes=(requests.LagBody,),
         refuses=(*_BODY, *_LEADER),
         example='-d \'{"min_delay_ms": 0, "max_delay_ms": 200}\'',
     ),
@@ -332,7 +333,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "Cut the wire to a follower, or heal it",
         _json("Partition"),
         "admin",
-        takes=(bodies.PartitionBody,),
+        takes=(requests.PartitionBody,),
         refuses=(*_BODY, *_LEADER),
         example='-d \'{"follower": "follower1", "cut": true}\'',
     ),
@@ -341,7 +342,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "Bring in a new node that waits for others",
         _json("Admitted"),
         "admin",
-        takes=(bodies.AdmitBody,),
+        takes=(requests.AdmitBody,),
         refuses=(*_BODY, *_LEADER),
         example='-d \'{"follower": "follower1"}\'',
     ),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from trikv.errors import Overloaded
-from trikv.jsonvalue import encode
-from trikv.node import Node
+from trikv.node.node import Node
+from trikv.protocol.json_value import encode
 from trikv.web import sse
 from trikv.web.exchange import Answer, Request, parameters
 
 
 async def events(node: Node, request: Request) -> Answer:
-    """`GET /events`: the state, then frames (see `trikv.feed`)."""
+    """`GET /events`: the state, then frames (see `trikv.observe.dashboard_feed`)."""
     parameters(request)
     node.feed.check_room()
     return sse.stream(_events(node))

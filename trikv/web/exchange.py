@@ -17,12 +17,12 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from trikv import logs
+from trikv import log
 from trikv.errors import InvalidKey, InvalidParameter, NotLeader, TrikvError
-from trikv.jsonvalue import clip
-from trikv.messages import check_key
-from trikv.node import Node
-from trikv.version import Version
+from trikv.model.version import Version
+from trikv.node.node import Node
+from trikv.protocol.json_value import clip
+from trikv.protocol.messages import check_key
 
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ def refusal(
     `path` is the raw one.
     """
     node.tally.problem(error.code)
-    logs.event(
+    log.event(
         logging.DEBUG,
         "request.refused",
         method=clip(method),
@@ -128,14 +128,14 @@ def refusal(
 def failure(node: Node, error: Exception, method: str, path: str) -> Answer:
     """The answer where something went wrong that nobody foresaw; the log has its traceback."""
     node.tally.problem("internal_error")
-    logs.logger.error(
+    log.logger.error(
         "request.failed", exc_info=error, extra={"fields": {"method": method, "path": path}}
     )
     told = {"title": "Internal Server Error", "status": 500, "code": "internal_error"}
     document = {
         "type": "urn:trikv:problem:internal_error",
         **told,
-        "request_id": logs.request_id.get(),
+        "request_id": log.request_id.get(),
     }
     headers = {"Cache-Control": NO_STORE}
     return Answer(msgspec.json.encode(document), 500, headers, PROBLEM_JSON)

@@ -29,11 +29,11 @@ from http import HTTPStatus
 
 import trio
 
-from trikv import logs
+from trikv import log
 from trikv.budget import FREE_BYTES, HeldBody
-from trikv.bytestream import SEND_BYTES, ByteStream
 from trikv.errors import Overloaded, TrikvError
-from trikv.node import Node
+from trikv.network.socket_stream import SEND_BYTES, ByteStream
+from trikv.node.node import Node
 from trikv.web import timing
 from trikv.web.exchange import Answer, Request, failure, key_of, query_of, refusal
 from trikv.web.identity import RequestIds
@@ -208,7 +208,7 @@ class _Connection:
             ids.need()
             answer = failure(node, error, head.method, head.path.decode("ascii"))
         assert isinstance(answer.body, bytes)
-        request_id = logs.request_id.get()
+        request_id = log.request_id.get()
         took_s = time.perf_counter() - began
         node.tally.answered(route.method, route.path, answer.status, took_s)
         head_bytes = _head_of(answer, len(answer.body), request_id)
@@ -220,7 +220,7 @@ class _Connection:
         if self._lane.access_log is not None:
             self._lane.access_log(self._stream, head, answer, time.perf_counter() - began)
         if request_id:
-            logs.request_id.set("")
+            log.request_id.set("")
 
 
 def _route_of(head: Head, node: Node) -> Route:

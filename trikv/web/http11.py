@@ -29,7 +29,7 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.typing import H11SendableEvent
 
-from trikv.bytestream import SEND_BYTES, SEND_S
+from trikv.network.socket_stream import SEND_BYTES, SEND_S
 from trikv.web.plain import MAX_HEAD_BYTES
 
 #: Header lines of a request: browsers and proxies together send some thirty.

@@ -17,9 +17,9 @@ import re
 import secrets
 from itertools import count
 
-from trikv import logs
+from trikv import log
 from trikv.errors import InvalidParameter
-from trikv.jsonvalue import clip
+from trikv.protocol.json_value import clip
 
 HEADER = "X-Request-ID"
 
@@ -33,7 +33,7 @@ class RequestIds:
     """Where the ids of requests come from."""
 
     def __init__(self) -> None:
-        self.everywhere = logs.logger.isEnabledFor(logging.DEBUG)
+        self.everywhere = log.logger.isEnabledFor(logging.DEBUG)
         """Whether every request is to have one."""
         self._prefix = secrets.token_hex(4)
         self._next = count(1).__next__
@@ -41,9 +41,9 @@ class RequestIds:
     def begin(self, sent: str | None) -> InvalidParameter | None:
         """Work on a request begins, which came with that id; why that is refused, if it is."""
         if sent is not None and _LEGAL.fullmatch(sent):
-            logs.request_id.set(sent)
+            log.request_id.set(sent)
             return None
-        logs.request_id.set(self._new())
+        log.request_id.set(self._new())
         if sent is None:
             return None
         return InvalidParameter(
@@ -54,8 +54,8 @@ class RequestIds:
 
     def need(self) -> None:
         """What is worked on is to have an id, if it has none."""
-        if not logs.request_id.get():
-            logs.request_id.set(self._new())
+        if not log.request_id.get():
+            log.request_id.set(self._new())
 
     def _new(self) -> str:
         return f"{self._prefix}-{self._next():x}"

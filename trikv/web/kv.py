@@ -10,21 +10,22 @@ from typing import Any
 
 import msgspec
 
-from trikv import glance, jsonvalue
-from trikv.bodies import OperationBody, OperationsBody, decode_body, decode_value
 from trikv.errors import InvalidBody, InvalidParameter, NotFound, TooLarge
-from trikv.jsonvalue import least_encoded_bytes, size_of
-from trikv.messages import (
+from trikv.model.operation import ABSENT, ANYTHING, PRESENT, Operation, Precondition, match_versions
+from trikv.model.version import Record, Version
+from trikv.node.node import SCAN_BYTES, Node
+from trikv.protocol import canonical, json_value
+from trikv.protocol.json_value import least_encoded_bytes, size_of
+from trikv.protocol.messages import (
     MAX_BATCH_BYTES,
     MAX_BATCH_OPERATIONS,
     MAX_KEY_BYTES,
     check_key,
     encode_map,
 )
-from trikv.node import SCAN_BYTES, Node
-from trikv.operations import ABSENT, ANYTHING, PRESENT, Operation, Precondition, match_versions
-from trikv.store import reaches_end
-from trikv.version import Record, Version
+from trikv.protocol.requests import OperationBody, OperationsBody, decode_body, decode_value
+from trikv.replication.write import Trace, Write
+from trikv.storage.store import reaches_end
 from trikv.web import timing
 from trikv.web.exchange import (
     NO_CACHE,
@@ -37,7 +38,6 @@ from trikv.web.exchange import (
     version,
     whole,
 )
-from trikv.write import Trace, Write
 
 #: Keys in a page of a list, and how many unless it is asked for.
 MAX_LIST_KEYS = 1_000
@@ -70,7 +70,7 @@ async def delete_key(node: Node, request: Request) -> Answer:
     asked = parameters(request, trace=boolean)
     operation = Operation(request.key, "", precondition_of(request), must_exist=True)
     confirmed = await leader.write([operation])
-    key = jsonvalue.encode_string(request.key)
+    key = json_value.encode_string(request.key)
     return _write_answer(f'{{"key":{key},"deleted":true', confirmed, asked)
 
 
@@ -154,7 +154,7 @@ async def list_keys(node: Node, request: Request) -> Answer:
     )
     whole_page = reaches_end(page, limit + 1, SCAN_BYTES)
     page = page[:limit]
-    following = "null" if whole_page else jsonvalue.encode_string(page[-1].key)
+    following = "null" if whole_page else json_value.encode_string(page[-1].key)
     items = ",".join(map(_record_text, page))
     body = f'{{"items":[{items}],"next":{following}}}'.encode()
     return Answer(body, headers={"Cache-Control": NO_CACHE})
@@ -216,7 +216,7 @@ def precondition_of(request: Request) -> Precondition:
 
 def _operations(node: Node, body: bytes) -> list[Operation]:
     """The operations of a batch. Raises MalformedJson, InvalidBody, InvalidKey, TooLarge."""
-    plain = glance.operations(body)
+    plain = canonical.operations(body)
     if plain is None:
         bodies = decode_body(body, OperationsBody).operations
         _check_count(len(bodies))
@@ -243,7 +243,7 @@ def _operation(node: Node, body: OperationBody, field: str) -> Operation:
         raise InvalidBody(f"{field}.value: expected {expected}", field=f"{field}.value")
     value = ""
     if body.op == "put":
-        value = jsonvalue.encode(body.value, f"{field}.value")
+        value = json_value.encode(body.value, f"{field}.value")
         check_value_size(node, value, f"{field}.value")
     if body.if_version is msgspec.UNSET:
         return Operation(body.key, value)
@@ -274,7 +274,7 @@ def key_text(text: str) -> str:
 
 def _pair_text(key: str, value: str) -> str:
     """An object with a key and a value in it, its end left open."""
-    return f'{{"key":{jsonvalue.encode_string(key)},"value":{value}'
+    return f'{{"key":{json_value.encode_string(key)},"value":{value}'
 
 
 def _record_text(record: Record) -> str:
@@ -288,7 +288,7 @@ def _write_answer(text: str, confirmed: Write, asked: dict[str, Any]) -> Answer:
     text += f',"version":"{issued}","follower_acks":{confirmed.confirmed_by},"quorum_met":true'
     if asked.get("trace"):
         headers[timing.HEADER] = timing.server_timing(confirmed.trace)
-        text += f',"trace":{jsonvalue.encode(_rounded(confirmed.trace), "trace")}'
+        text += f',"trace":{json_value.encode(_rounded(confirmed.trace), "trace")}'
     return Answer(f"{text}}}".encode(), headers=headers)
 
 

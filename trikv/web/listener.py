@@ -20,7 +20,7 @@ from contextlib import suppress
 
 import trio
 
-from trikv import logs
+from trikv import log
 from trikv.errors import Overloaded
 from trikv.web.exchange import problem
 
@@ -186,7 +186,7 @@ class Doorkeeper:
         self._refused += 1
         if trio.current_time() >= self._said_at + SAY_EVERY_S:
             self._said_at = trio.current_time()
-            logs.warning("connections.refused", why=why, count=self._refused, limit=self._limit)
+            log.warning("connections.refused", why=why, count=self._refused, limit=self._limit)
             self._refused = 0
 
 

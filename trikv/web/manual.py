@@ -13,7 +13,7 @@ from hashlib import blake2b, sha256
 from html import escape
 from typing import Any
 
-from trikv.node import Node
+from trikv.node.node import Node
 from trikv.web.described import DESCRIBED, TAGS, Described
 from trikv.web.exchange import NO_CACHE, PROBLEM_JSON, Answer, Request, parameters, unless_held
 from trikv.web.openapi import document, encoded

@@ -20,8 +20,9 @@ from typing import Any
 
 import msgspec
 
-from trikv import __version__, errors, messages
+from trikv import __version__, errors
 from trikv.errors import TrikvError
+from trikv.protocol import messages
 from trikv.web.described import ALWAYS, DESCRIBED, HEADERS, TAGS, Described, Parameter
 from trikv.web.exchange import JSON, PROBLEM_JSON
 from trikv.web.identity import MAX_REQUEST_ID

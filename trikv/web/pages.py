@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trikv.errors import NoSuchRoute
-from trikv.jsonvalue import clip
-from trikv.node import Node
+from trikv.node.node import Node
+from trikv.protocol.json_value import clip
 from trikv.web.exchange import NO_CACHE, Answer, Request, parameters, unless_held
 
 _INDEX = "index.html"

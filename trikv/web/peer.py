@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from trikv.bodies import decode_body
-from trikv.configuration import KEY
 from trikv.errors import InvalidBody
-from trikv.follower import check_promised
-from trikv.messages import (
+from trikv.model.membership import KEY
+from trikv.model.node_state import facts_of
+from trikv.model.version import Epoch, Record, is_instance
+from trikv.network.peers import Candidate
+from trikv.node.node import SCAN_BYTES, SCAN_RECORDS, Node
+from trikv.protocol.messages import (
     PromiseAnswer,
     PromiseBody,
     ReplicaAnswer,
@@ -16,10 +18,8 @@ from trikv.messages import (
     encode_records_page,
     wire_record,
 )
-from trikv.node import SCAN_BYTES, SCAN_RECORDS, Node
-from trikv.peers import Candidate
-from trikv.state import facts_of
-from trikv.version import Epoch, Record, is_instance
+from trikv.protocol.requests import decode_body
+from trikv.replication.follower import check_promised
 from trikv.web.exchange import NO_STORE, Answer, Request, answer, parameters, version, whole
 
 

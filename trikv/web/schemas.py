@@ -13,7 +13,7 @@ from typing import Any
 
 from trikv import errors
 from trikv.errors import TrikvError
-from trikv.messages import MAX_KEY_BYTES
+from trikv.protocol.messages import MAX_KEY_BYTES
 
 Schema = dict[str, Any]
 

@@ -33,11 +33,11 @@ from hypercorn.typing import (
 )
 from hypercorn.utils import parse_socket_addr, wrap_app
 
-from trikv import logs
-from trikv.bytestream import ByteStream
+from trikv import log
 from trikv.config import Config
 from trikv.errors import SettingError
-from trikv.node import Node
+from trikv.network.socket_stream import ByteStream
+from trikv.node.node import Node
 from trikv.web.app import create_app
 from trikv.web.exchange import Answer
 from trikv.web.fastlane import AccessLog, FastLane
@@ -143,7 +143,7 @@ async def serve(
                 finally:
                     open_in["hypercorn"] -= 1
         except* Exception as errors:
-            logs.event(logging.DEBUG, "connection.failed", error=repr(errors.exceptions[0]))
+            log.event(logging.DEBUG, "connection.failed", error=repr(errors.exceptions[0]))
         finally:
             streams.discard(stream)
             await trio.aclose_forcefully(stream)
@@ -181,7 +181,7 @@ def _hypercorn_config() -> HypercornConfig:
     config.h11_max_incomplete_size = MAX_HEAD_BYTES
     config.include_server_header = False
     config.errorlog = logging.getLogger("trikv.http")
-    config.accesslog = config.errorlog if logs.logger.isEnabledFor(logging.DEBUG) else None
+    config.accesslog = config.errorlog if log.logger.isEnabledFor(logging.DEBUG) else None
     return config
 
 

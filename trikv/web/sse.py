@@ -3,7 +3,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 Data is the text of a JSON value, which has no line breaks, so it is never split. Names and ids are ours.
 
-Pure. The client's half is `trikv.client.sse`.
+Pure. The client's half is `trikv.protocol.sse`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from trikv.metrics import expose
-from trikv.node import Node
+from trikv.node.node import Node
+from trikv.observe.metrics import expose
 from trikv.web.exchange import NO_STORE, Answer, Request, parameters
 
 

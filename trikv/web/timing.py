@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from trikv.write import FollowerTrace, Trace
+from trikv.replication.write import FollowerTrace, Trace
 
 HEADER = "Server-Timing"
 

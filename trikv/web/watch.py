@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from trikv import jsonvalue
 from trikv.errors import InvalidParameter, Overloaded
-from trikv.jsonvalue import clip
-from trikv.messages import encode_record
-from trikv.node import Node
-from trikv.version import Version
-from trikv.watch import Change, End, Heartbeat, Message, Reset, Watch, check_watchable
+from trikv.model.version import Version
+from trikv.node.node import Node
+from trikv.observe.change_stream import (
+    Change,
+    End,
+    Heartbeat,
+    Message,
+    Reset,
+    Watch,
+    check_watchable,
+)
+from trikv.protocol import json_value
+from trikv.protocol.json_value import clip
+from trikv.protocol.messages import encode_record
 from trikv.web import sse
 from trikv.web.exchange import Answer, Request, parameters, version
 from trikv.web.kv import key_text
@@ -69,4 +77,4 @@ def _text(version: Version | None) -> str | None:
 
 
 def _object(**fields: str | None) -> str:
-    return jsonvalue.encode(fields, "event")
+    return json_value.encode(fields, "event")

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from tests.unit.client.wires import Asked, Reply
-from trikv.version import Epoch, Version
+from trikv.model.version import Epoch, Version
 
 Message = MutableMapping[str, Any]
 

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from tests.unit.client.wires import Asked, Reply, not_leader, problem
-from trikv.version import Epoch, Version
+from trikv.model.version import Epoch, Version
 
 URLS = ("http://n0:1", "http://n1:1", "http://n2:1")
 

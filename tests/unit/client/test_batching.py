@@ -24,7 +24,7 @@ from trikv.client import (
     Written,
 )
 from trikv.client.batching import Waiting, take
-from trikv.messages import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS
+from trikv.protocol.messages import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS
 
 backends = pytest.mark.parametrize("backend", ["trio", "asyncio"])
 

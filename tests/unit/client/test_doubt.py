@@ -31,7 +31,7 @@ from tests.unit.client.wires import SyncClientOnAClock as SyncClient
 from trikv.client import Client, ClientError, OutcomeUnknown, Put, Written
 from trikv.client.doubt import Doubt, Verdict, judge
 from trikv.client.wire import Meaning, Reading
-from trikv.version import Version
+from trikv.model.version import Version
 
 
 def one_call(seed: int) -> tuple[str, str]:

@@ -23,8 +23,8 @@ from trikv.client import (
     VersionConflict,
     Written,
 )
-from trikv.lag import LagRange
-from trikv.node import Node
+from trikv.network.simulated_lag import LagRange
+from trikv.node.node import Node
 from trikv.web.app import create_app
 
 

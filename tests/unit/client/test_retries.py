@@ -47,7 +47,7 @@ from trikv.client import (
 from trikv.client.calls import Call
 from trikv.client.nodes import Nodes
 from trikv.client.wire import Answer, Request
-from trikv.urls import base_url
+from trikv.protocol.urls import base_url
 
 V1, V2, V3 = "1.aa-1000", "1.aa-2000", "2.bb-3000"
 CONNECT = httpx.ConnectError("refused")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trikv.client.sse import Event, EventParser, TooLong
+from trikv.protocol.sse import Event, EventParser, TooLong
 
 
 def parse(chunks: list[bytes]) -> list[Event]:

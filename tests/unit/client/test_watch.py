@@ -32,7 +32,7 @@ from tests.unit.client.wires import (
     run_async,
 )
 from trikv.client import Change, Client, InvalidRequest, Refused, Reset
-from trikv.version import Version
+from trikv.model.version import Version
 
 per_shell = pytest.mark.parametrize("shell", SHELLS)
 
