@@ -27,7 +27,7 @@ LATENCY_MS = (0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_0
 #: The same in seconds, where seconds are at hand.
 LATENCY_S = tuple(bound / 1000 for bound in LATENCY_MS)
 
-#: Changes in one transaction: up to `committer.MAX_GROUP`.
+#: Changes in one transaction: up to `group_commit.MAX_GROUP`.
 GROUP_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 #: Records in one request to a follower: up to `messages.MAX_BATCH_RECORDS`.

@@ -1,7 +1,7 @@
 """A node that is made up, for the dashboard alone: its files, and a stream of events as asked for.
 
 It shows the page what no small machine can: fifty followers and a thousand writes a second, or a moment
-held still. It knows the shape of the events (see `trikv.observe.dashboard_feed`), and nothing of replication.
+held still. It knows the shape of the events (see `observe.dashboard_feed`), and nothing of replication.
 """
 
 from __future__ import annotations

@@ -390,7 +390,7 @@ _ALL = (
     Mutant(
         "writers wait for room at a quorum alone",
         "trikv.replication.leader",
-        "        return pace.quorum_is_idle(live, self.enough)\n",
+        "        return pacing.quorum_is_idle(live, self.enough)\n",
         "        return True\n",
         # Not by the walks: links that fall back to syncing break no promise.
         "tests/simulation/test_keeping_up.py",
@@ -505,7 +505,7 @@ _ALL = (
         "trikv.takeover.leadership",
         "        await self.leader.spread(make)\n",
         "        await self.leader.committer.commit(lambda store: store.merge(entries_of(strays)))\n",
-        also=(("Record, Version, wins\n", "Record, Version, entries_of, wins\n"),),
+        also=(("Pair, Record, wins\n", "Pair, Record, entries_of, wins\n"),),
         noticed=ANOMALIES,
     ),
     Mutant(

@@ -14,7 +14,8 @@ from tests.simulation.fleet import Fleet, open_fleet
 from tests.simulation.test_interrupted import Interruption
 from tests.support import until
 from trikv.errors import PeerFailed
-from trikv.model.version import Version, entries_of
+from trikv.model.record import entries_of
+from trikv.model.version import Version
 from trikv.network.simulated_lag import LagRange
 from trikv.observe.change_stream import Message, Reset, Watch
 

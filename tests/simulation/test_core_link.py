@@ -12,7 +12,8 @@ from trio.testing import MockClock
 
 from tests.support import MemoryNetwork, open_cluster, put, until
 from trikv.errors import PeerFailed
-from trikv.model.version import NO_EPOCH, NO_VERSION, Entry, Epoch, Record, Version
+from trikv.model.record import Entry, Record
+from trikv.model.version import NO_EPOCH, NO_VERSION, Epoch, Version
 from trikv.network.peers import Candidate, Promised
 from trikv.network.simulated_lag import LagRange, Wires
 from trikv.network.transport import Reply

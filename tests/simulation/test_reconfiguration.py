@@ -13,7 +13,7 @@ from tests.simulation.fleet import Fleet, open_fleet
 from tests.support import until
 from trikv.model.membership import KEY
 from trikv.model.quorum import Voters
-from trikv.model.version import entries_of
+from trikv.model.record import entries_of
 from trikv.network.peers import configuration_in
 from trikv.network.simulated_lag import LagRange, SimulatedLag
 from trikv.node.node import Node

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trikv.model.version import Epoch, Record, Version, entries_of
+from trikv.model.record import Record, entries_of
+from trikv.model.version import Epoch, Version
 from trikv.storage.store import Store
 
 EPOCH = Epoch(1, "a")

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from trikv.model.record import MAX_KEY_BYTES, Entry, Pair, Record
 from trikv.model.version import (
     MAX_EPOCH_NUMBER,
     MAX_TIMESTAMP_US,
     NO_EPOCH,
     PLAIN_EPOCH,
-    Entry,
     Epoch,
-    Pair,
-    Record,
     Version,
 )
 from trikv.protocol import json_value
-from trikv.protocol.messages import MAX_KEY_BYTES
 
 instances = st.text("0123456789abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=32)
 epochs = st.builds(Epoch, st.integers(0, MAX_EPOCH_NUMBER), instances)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from trikv.errors import InvalidBody
-from trikv.model.version import Entry, Epoch, Record, Version
+from trikv.model.record import Entry, Record
+from trikv.model.version import Epoch, Version
 from trikv.protocol import canonical, messages
 from trikv.protocol.messages import LeaderName, encode_batch, encode_entry, encode_record
 

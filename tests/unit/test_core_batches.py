@@ -14,7 +14,8 @@ from tests.support import open_follower
 from trikv.errors import InvalidBody, StaleEpoch, WrongNode
 from trikv.model.membership import KEY
 from trikv.model.node_state import NodeState
-from trikv.model.version import NO_EPOCH, Entry, Epoch, Version
+from trikv.model.record import Entry
+from trikv.model.version import NO_EPOCH, Epoch, Version
 from trikv.protocol.messages import Batch, LeaderName, decode_replicate
 from trikv.replication.follower import Follower
 

@@ -18,7 +18,8 @@ from tests.support import open_cluster, open_follower, put, until
 from trikv.model.node_state import NodeState
 from trikv.model.progress import Issued
 from trikv.model.quorum import Voters
-from trikv.model.version import NO_VERSION, Entry, Epoch, Version
+from trikv.model.record import Entry
+from trikv.model.version import NO_VERSION, Epoch, Version
 from trikv.observe.change_stream import Watch
 from trikv.protocol.messages import Batch, LeaderName, decode_replicate, encode_batch
 from trikv.replication.follower import Follower

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.unit.stored import record
 from tests.unit.strategies import close_records, records
-from trikv.model.version import Record
+from trikv.model.record import Record
 from trikv.storage.digest import EMPTY_DIGEST
 
 

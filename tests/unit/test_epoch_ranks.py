@@ -14,14 +14,8 @@ from hypothesis import strategies as st
 
 from tests.unit.stored import held, merge
 from trikv.errors import SettingError, StorageFailed
-from trikv.model.version import (
-    MAX_EPOCH_NUMBER,
-    MAX_TIMESTAMP_US,
-    Epoch,
-    Record,
-    Version,
-    entries_of,
-)
+from trikv.model.record import Record, entries_of
+from trikv.model.version import MAX_EPOCH_NUMBER, MAX_TIMESTAMP_US, Epoch, Version
 from trikv.storage import epoch_ranks
 from trikv.storage.database import FILE_NAME
 from trikv.storage.epoch_ranks import Ranks

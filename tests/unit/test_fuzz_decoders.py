@@ -47,16 +47,8 @@ from trikv.errors import (
 from trikv.model import membership
 from trikv.model.node_state import NodeState, facts_of, state_of
 from trikv.model.operation import Precondition
-from trikv.model.version import (
-    MAX_EPOCH_NUMBER,
-    MAX_TIMESTAMP_US,
-    Entry,
-    Epoch,
-    Record,
-    Version,
-    entries_of,
-    is_instance,
-)
+from trikv.model.record import MAX_KEY_BYTES, Entry, Record, entries_of
+from trikv.model.version import MAX_EPOCH_NUMBER, MAX_TIMESTAMP_US, Epoch, Version, is_instance
 from trikv.network.peers import Candidate, Remote, decode_reply
 from trikv.network.transport import HttpTransport, Reply
 from trikv.protocol import canonical, json_value, messages, requests
@@ -104,7 +96,7 @@ def check_version(found: Version) -> None:
 
 def check_record(found: Record) -> None:
     """A record that may be stored and sent on: its way out and in again changes nothing."""
-    assert 1 <= len(found.key.encode()) <= messages.MAX_KEY_BYTES
+    assert 1 <= len(found.key.encode()) <= MAX_KEY_BYTES
     check_version(found.version)
     sent = requests.decode_body(messages.encode_record(found).encode(), messages.WireRecord)
     assert messages.decode_record(sent, "record") == found

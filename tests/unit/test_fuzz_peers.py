@@ -29,7 +29,8 @@ from tests.unit.test_fuzz_routes import CODES, with_epoch
 from trikv.config import Config
 from trikv.errors import PeerFailed, SettingError
 from trikv.model.node_state import NodeState
-from trikv.model.version import Epoch, Record, Version, entries_of, wins
+from trikv.model.record import Record, entries_of, wins
+from trikv.model.version import Epoch, Version
 from trikv.network.simulated_lag import LagRange
 from trikv.network.transport import Reply
 from trikv.node.node import Node, open_node

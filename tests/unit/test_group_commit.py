@@ -22,7 +22,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.unit.stored import spoil_text
 from trikv.errors import NotReady, StaleEpoch, StorageFailed
-from trikv.model.version import Entry, Epoch, Record, Version
+from trikv.model.record import Entry, Record
+from trikv.model.version import Epoch, Version
 from trikv.storage import group_commit
 from trikv.storage.database import FILE_NAME
 from trikv.storage.group_commit import (

@@ -22,12 +22,12 @@ from tests.unit.strategies import (
     versions,
 )
 from trikv.errors import InvalidBody, InvalidKey, TooLarge
-from trikv.model.version import PLAIN_EPOCH, Entry, Epoch, Record, Version, entries_of
+from trikv.model.record import MAX_KEY_BYTES, Entry, Record, entries_of
+from trikv.model.version import PLAIN_EPOCH, Epoch, Version
 from trikv.protocol import json_value
 from trikv.protocol.messages import (
     LARGEST_VALUE_BYTES,
     MAX_BATCH_BYTES,
-    MAX_KEY_BYTES,
     MAX_REPLICATE_BODY_BYTES,
     MAX_REPLICATE_RECORDS,
     Batch,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import trikv.storage.reverse_scan
 from tests.unit.stored import held, merge, record
-from trikv.model.version import NO_VERSION, Record
+from trikv.model.record import Record
+from trikv.model.version import NO_VERSION
 from trikv.storage.reverse_scan import Place, read_back
 from trikv.storage.store import Store
 

@@ -20,17 +20,8 @@ from tests.unit.stored import EPOCH, held, merge, record, spoil_text
 from tests.unit.strategies import close_epochs, close_records, close_versions, keys, records
 from trikv.errors import StorageFailed
 from trikv.model.node_state import NodeState
-from trikv.model.version import (
-    NO_EPOCH,
-    NO_VERSION,
-    PLAIN_EPOCH,
-    Epoch,
-    Record,
-    Version,
-    entries_of,
-    wins,
-)
-from trikv.protocol.messages import RESERVED_PREFIX
+from trikv.model.record import RESERVED_PREFIX, Record, entries_of, wins
+from trikv.model.version import NO_EPOCH, NO_VERSION, PLAIN_EPOCH, Epoch, Version
 from trikv.storage.database import FILE_NAME
 from trikv.storage.digest import EMPTY_DIGEST
 from trikv.storage.store import Store

@@ -12,7 +12,8 @@ from trio.testing import MockClock
 
 from tests.support import until
 from trikv.errors import StorageFailed
-from trikv.model.version import Epoch, Record, Version, entries_of
+from trikv.model.record import Record, entries_of
+from trikv.model.version import Epoch, Version
 from trikv.observe.store_size import (
     COUNT_PAUSE,
     DELAY_EVERY_S,

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.strategies import close_records, epochs, versions
+from trikv.model.record import Record, wins
 from trikv.model.version import (
     MAX_EPOCH_NUMBER,
     MAX_ISSUED_US,
@@ -16,11 +17,9 @@ from trikv.model.version import (
     NO_EPOCH,
     PLAIN_EPOCH,
     Epoch,
-    Record,
     Version,
     VersionClock,
     is_instance,
-    wins,
 )
 
 

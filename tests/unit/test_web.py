@@ -18,7 +18,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.support import Cluster, open_cluster, until
 from tests.unit.inprocess import Client, NoAnswer, open_client
 from trikv import __version__
-from trikv.model.version import Entry, Epoch, Record, Version, entries_of
+from trikv.model.record import Entry, Record, entries_of
+from trikv.model.version import Epoch, Version
 from trikv.node.node import SCAN_RECORDS, Node
 from trikv.observe import compare
 from trikv.storage.store import Store

@@ -679,7 +679,7 @@ async def test_a_value_that_is_too_large_for_certain_is_refused_before_it_is_dec
 ) -> None:
     """Decoded it would be objects of fifty times its size, all in memory at once."""
     bodies: list[bytes] = []
-    monkeypatch.setattr("trikv.protocol.requests.jsonvalue.decode", bodies.append)
+    monkeypatch.setattr("trikv.protocol.requests.json_value.decode", bodies.append)
     lists = MAX_VALUE_BYTES if method == "PUT" else MAX_BATCH_BYTES // 2
     field = "value" if method == "PUT" else "operations"
     sent = body % (b"[]," * lists)

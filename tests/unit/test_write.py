@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from trikv.model.quorum import Voters
-from trikv.model.version import Entry, Epoch, Version
+from trikv.model.record import Entry
+from trikv.model.version import Epoch, Version
 from trikv.protocol.messages import encode_entry
 from trikv.replication.outbox import Encoded
 from trikv.replication.write import (

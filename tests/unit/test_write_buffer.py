@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.unit.stored import EPOCH, held, merge, record
 from trikv.errors import SettingError
 from trikv.model.node_state import NodeState
-from trikv.model.version import NO_VERSION, Entry, Epoch, Record, Version, wins
+from trikv.model.record import Entry, Record, wins
+from trikv.model.version import NO_VERSION, Epoch, Version
 from trikv.storage import write_buffer
 from trikv.storage.database import FILE_NAME
 from trikv.storage.store import Store

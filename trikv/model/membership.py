@@ -23,7 +23,7 @@ import msgspec
 
 from trikv.errors import SettingError
 from trikv.model.quorum import Voters
-from trikv.protocol.messages import RESERVED_PREFIX
+from trikv.model.record import RESERVED_PREFIX
 
 KEY = f"{RESERVED_PREFIX}configuration"
 

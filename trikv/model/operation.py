@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from trikv.errors import NotFound, TrikvError, VersionConflict
-from trikv.model.version import Record, Version
+from trikv.model.record import Record
+from trikv.model.version import Version
 
 
 class Precondition(NamedTuple):

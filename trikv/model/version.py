@@ -17,10 +17,8 @@ This module is pure: it reads no clock, draws no random number, does no I/O.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
-from itertools import groupby
-from operator import attrgetter
 from typing import NamedTuple
 
 #: Timestamps stay below 2**53, so that a JavaScript number holds them exactly (until the year 2255).
@@ -93,46 +91,6 @@ NO_VERSION = Version(NO_EPOCH, 0)
 def is_instance(text: str) -> bool:
     """Whether `text` can be a node's instance: 1 to 32 digits and small letters."""
     return _INSTANCE.fullmatch(text) is not None
-
-
-class Record(NamedTuple):
-    """One key's state: `value` is its encoded JSON, and empty for a tombstone."""
-
-    key: str
-    value: str
-    version: Version
-
-    @property
-    def deleted(self) -> bool:
-        return self.value == ""
-
-
-#: A key and its encoded value, empty where the key is deleted.
-Pair = tuple[str, str]
-
-
-class Entry(NamedTuple):
-    """One write, or what is left of it: what it made of each of its keys. No key stands twice."""
-
-    version: Version
-    pairs: Sequence[Pair]
-
-    @property
-    def records(self) -> list[Record]:
-        return [Record(key, value, self.version) for key, value in self.pairs]
-
-
-def entries_of(records: Iterable[Record]) -> list[Entry]:
-    """The same as entries: those that follow each other, and are of one write, in one."""
-    return [
-        Entry(version, [record[:2] for record in some])
-        for version, some in groupby(records, key=attrgetter("version"))
-    ]
-
-
-def wins(new: Record, old: Record | None) -> bool:
-    """The merge rule: whether `new` replaces `old`, a record of the same key or none."""
-    return old is None or (new.version, new.value) > (old.version, old.value)
 
 
 class VersionClock:

@@ -14,7 +14,8 @@ import msgspec
 from trikv.errors import BadRequest, PeerFailed, Superseded
 from trikv.model.membership import KEY, Configuration, decode
 from trikv.model.node_state import NodeState
-from trikv.model.version import NO_VERSION, Epoch, Record, Version
+from trikv.model.record import Record
+from trikv.model.version import NO_VERSION, Epoch, Version
 from trikv.network.transport import Reply, Transport
 from trikv.protocol.messages import (
     LeaderName,

@@ -1,7 +1,7 @@
 """The seam to other nodes: one request, one reply.
 
 `Transport` is all that trikv knows of the network between its nodes. In production it is httpx, but for
-the batches of records, which have a connection of their own to each node (see `express`); in
+the batches of records, which have a connection of their own to each node (see `peer_connection`); in
 simulation an in-memory network implements it, with delays, losses and cuts. Whatever keeps a complete
 reply from coming in time is one error, PeerFailed: to the caller a peer that is down, slow, cut off or
 babbling is the same thing.

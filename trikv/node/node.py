@@ -37,7 +37,8 @@ from trikv.config import Config
 from trikv.counters import RequestTally
 from trikv.errors import NotFollower, NotLeader, NotReady, SettingError, StorageFailed
 from trikv.model.node_state import NodeState
-from trikv.model.version import Epoch, Record, Version
+from trikv.model.record import Record
+from trikv.model.version import Epoch, Version
 from trikv.network.peers import Candidate
 from trikv.network.simulated_lag import SimulatedLag, Wires
 from trikv.network.timer import Sleeper, Timer

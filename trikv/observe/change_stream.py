@@ -39,8 +39,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from trikv.errors import InvalidParameter, NotReady, Overloaded, StorageFailed, TrikvError
-from trikv.model.version import Record, Version
-from trikv.protocol.messages import RESERVED_PREFIX
+from trikv.model.record import RESERVED_PREFIX, Record
+from trikv.model.version import Version
 from trikv.storage.store import Store, reaches_end
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from trikv.errors import PeerFailed, Superseded
-from trikv.model.version import Record, Version
+from trikv.model.record import RESERVED_PREFIX, Record
+from trikv.model.version import Version
 from trikv.network.peers import Remote
 from trikv.node.node import SCAN_BYTES, SCAN_RECORDS, Node
-from trikv.protocol.messages import RESERVED_PREFIX
 from trikv.replication.link import Link
 from trikv.storage.digest import Digest
 from trikv.storage.record_table import size_of

@@ -8,7 +8,7 @@ Rules
   and how many others there were.
 - Nobody waits for a viewer. It has room for some frames; one that does not take them loses them, is told
   how many, and is sent the whole state once it takes anything again.
-- Nothing is promised here: what programs rely on is the change stream (see `watch`).
+- Nothing is promised here: what programs rely on is the change stream (see `change_stream`).
 
 How it works. One task makes frames while somebody looks, and else waits. A frame is the state, with
 those writes that have changed since the last one; with nothing new there is one each `QUIET_S`, which

@@ -3,7 +3,7 @@
 Rules
 - What is read here is what `messages` would read, or it is not read at all: None is no verdict. Then
   `messages` reads it, or says what is wrong with it.
-- A value is taken where its text is the one form that it has (see `jsonvalue`), a name or a key where
+- A value is taken where its text is the one form that it has (see `json_value`), a name or a key where
   nothing in it is escaped, and a key only if it is so short that its bytes cannot be too many.
 
 How it works. One regular expression for each kind of item, with the comma behind it. If what it finds
@@ -21,7 +21,8 @@ import re
 
 import msgspec
 
-from trikv.model.version import Entry, Pair, Version
+from trikv.model.record import Entry, Pair
+from trikv.model.version import Version
 from trikv.protocol.json_value import PLAIN, SPACE
 
 _KEY_LENGTH = 128  # of 512 bytes at most

@@ -1,8 +1,8 @@
 """What travels between nodes: records, batches of them, answers. Encode and decode.
 
 Rules
-- Every body is checked against a type below (see `bodies`). Unknown fields are ignored, so that a newer
-  node can talk to an older one.
+- Every body is checked against a type below (see `requests`). Unknown fields are ignored, so that
+  a newer node can talk to an older one.
 - A record is encoded once, however many followers it goes to; a batch is put together from such texts.
 
 A record in a batch: `{"key": K, "version": "3.0f4c2a9d81e7-1700000000000000", "value": JSON}`, or with
@@ -22,23 +22,10 @@ import msgspec
 
 from trikv.errors import InvalidBody, InvalidKey, TooLarge, TrikvError
 from trikv.model.node_state import NodeState, state_of
-from trikv.model.version import (
-    MAX_TIMESTAMP_US,
-    PLAIN_EPOCH,
-    Entry,
-    Epoch,
-    Record,
-    Version,
-    is_instance,
-)
+from trikv.model.record import MAX_KEY_BYTES, RESERVED_PREFIX, Entry, Record
+from trikv.model.version import MAX_TIMESTAMP_US, PLAIN_EPOCH, Epoch, Version, is_instance
 from trikv.protocol import canonical, json_value
 from trikv.protocol.requests import PlainBody, convert
-
-#: A key's length in UTF-8: room for paths and ids, small enough for an index.
-MAX_KEY_BYTES = 512
-
-#: Keys that start so are the node's own: the API neither takes nor shows them.
-RESERVED_PREFIX = "\0"
 
 #: A batch is closed once it holds this many bytes or records: one follower transaction, well under a
 #: second to send and to merge.
@@ -144,7 +131,7 @@ _Instance = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z]{1,32}\Z")]
 
 
 class PromiseAnswer(msgspec.Struct, frozen=True):
-    """What the node is that has promised: its state (see `trikv.model.node_state`), and its configuration.
+    """What the node is that has promised: its state (see `model.node_state`), and its configuration.
 
     `follows`: it takes records from a leader; a node that was started to lead does not.
     """

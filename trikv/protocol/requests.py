@@ -1,7 +1,7 @@
 """JSON bodies as types: what clients send; and how any body becomes a type, or is refused.
 
 Rules
-- Every body is decoded by `trikv.protocol.json_value` (nothing bent) and then checked against a type. What does
+- Every body is decoded by `json_value` (nothing bent) and then checked against a type. What does
   not fit is refused with the field's name and what was expected there.
 - Bodies from clients may hold no unknown field: a misspelt one would be ignored in silence. What nodes
   send each other may (see `messages`), so that a newer node can talk to an older one.

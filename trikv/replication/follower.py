@@ -38,7 +38,8 @@ from trikv.errors import (
 )
 from trikv.model.membership import KEY
 from trikv.model.node_state import NodeState
-from trikv.model.version import MAX_ISSUED_US, NO_EPOCH, Epoch, Record, Version, entries_of
+from trikv.model.record import Record, entries_of
+from trikv.model.version import MAX_ISSUED_US, NO_EPOCH, Epoch, Version
 from trikv.network.peers import Candidate, configuration_in
 from trikv.protocol.messages import Batch, LeaderName
 from trikv.storage.group_commit import Committer

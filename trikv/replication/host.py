@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from trikv.model.version import Record, Version
+from trikv.model.record import Record
+from trikv.model.version import Version
 from trikv.network.peers import Candidate, Promised
 from trikv.storage.reverse_scan import PageBack, Place
 

@@ -42,7 +42,8 @@ from trikv.errors import (
 from trikv.model.operation import Operation
 from trikv.model.progress import Issued
 from trikv.model.quorum import Voters, all_met_by
-from trikv.model.version import Entry, Epoch, Pair, Record, Version, VersionClock
+from trikv.model.record import Entry, Pair, Record
+from trikv.model.version import Epoch, Version, VersionClock
 from trikv.network.simulated_lag import SimulatedLag
 from trikv.replication import pacing
 from trikv.replication.link import Link
@@ -103,7 +104,7 @@ class Leader:
         self.inflight_writes = 0
         self.tally = WriteTally()
         self.seen: Callable[[Write], None] | None = None
-        """Is told of each write that is with the links, if anybody looks: see `feed`."""
+        """Is told of each write that is with the links, if anybody looks: see `dashboard_feed`."""
         self._clock = clock
         self._issued = Issued(clock.last_us)
         self._max_inflight_writes = max_inflight_writes
@@ -179,7 +180,7 @@ class Leader:
         return sum(link.live for link in self.links)
 
     def spare(self, link: Link) -> bool:
-        """Whether no quorum waits for this link: see `pace`.
+        """Whether no quorum waits for this link: see `pacing`.
 
         With simulated lag none is spare, as it is to be seen whose delay was the longest; nor with
         quorum 0: what nobody confirms should not stay here alone for longer than it must.

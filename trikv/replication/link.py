@@ -15,16 +15,16 @@ Rules
 - A link has one follower, a follower one link: an answer from a node that answered elsewhere, or from
   another than before, is no acknowledgement. (Addresses are handed on: of two containers that start
   again each may get the other's, and a node that is counted twice makes a quorum of too few.)
-- A link that no quorum waits for (see `pace`) pauses for `PAUSE_S` after each request.
+- A link that no quorum waits for (see `pacing`) pauses for `PAUSE_S` after each request.
 - At the first failed request the link is down, and every record on it has failed. None is lost: the
   map is the log, and a link that comes up again reads from it what the follower lacks.
 - At a record that finds the outbox full the link falls back to syncing, which reads it from the map.
 
 A session is what happens between two failures: the follower promises the epoch; if it was not brought
 in this leader's state yet, what it holds beyond it is overruled (see `handshake`) and it is sent the
-map (see `readback`) from its floor, else from its watermark; when all of that has arrived, it is told
-how far it is, and the link is live. From then on the watermark follows the acknowledgements (see
-`watermark`) and travels with one of the next batches.
+map (see `reverse_scan`) from its floor, else from its watermark; when all of that has arrived, it
+is told how far it is, and the link is live. From then on the watermark follows the acknowledgements
+(see `watermark`) and travels with one of the next batches.
 
 What it does not know: quorums, HTTP (see `transport`), whether it may admit a node (see `host`).
 """
@@ -42,7 +42,8 @@ from trikv import log
 from trikv.counters import LinkTally
 from trikv.errors import PeerFailed, Superseded, TrikvError, first_leaf
 from trikv.model.progress import Outstanding
-from trikv.model.version import Version, entries_of
+from trikv.model.record import entries_of
+from trikv.model.version import Version
 from trikv.network.peers import Remote, decode_reply, excerpt
 from trikv.network.simulated_lag import Wires
 from trikv.network.transport import Reply

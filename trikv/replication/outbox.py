@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import trio
 
-from trikv.model.version import Entry
+from trikv.model.record import Entry
 from trikv.protocol.messages import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, encode_entry
 
 #: The records in flight and those waiting out their lag included. With 100 B values the first bound

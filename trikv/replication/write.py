@@ -22,7 +22,8 @@ import trio
 
 from trikv.errors import TrikvError
 from trikv.model.quorum import AckCount, Voters
-from trikv.model.version import NO_VERSION, Pair
+from trikv.model.record import Pair
+from trikv.model.version import NO_VERSION
 from trikv.replication.outbox import Encoded
 
 #: Writes travel together up to so many records and bytes: small beside a request.

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import NamedTuple
 
-from trikv.model.version import Record
+from trikv.model.record import Record
 from trikv.storage.record_table import size_of
 
 #: A digest is a sum modulo this: 128 bits of blake2b for each record.

@@ -1,8 +1,9 @@
 """The map as SQLite has it: its table, and the one statement that is the merge.
 
 Rules
-- Nothing changes a record but `merge`, whose upsert is the merge rule of `trikv.model.version.wins` in SQL.
-- Rows are read with the number and the instance of their epochs, whatever their ranks are (see `ranks`).
+- Nothing changes a record but `merge`, whose upsert is the merge rule of `model.record.wins` in SQL.
+- Rows are read with the number and the instance of their epochs, whatever their ranks are (see
+  `epoch_ranks`).
 
 How it works. Records lie in key order (`WITHOUT ROWID`); an index holds them in version order, which
 makes the map its own compacted replication log. Of a record's epoch they hold the rank.
@@ -18,7 +19,8 @@ from typing import Any
 
 import apsw
 
-from trikv.model.version import Entry, Epoch, Record, Version
+from trikv.model.record import Entry, Record
+from trikv.model.version import Epoch, Version
 from trikv.storage.epoch_ranks import RANKED, Ranks
 
 SCHEMA = """

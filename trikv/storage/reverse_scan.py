@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from trikv.model.version import Record, Version
+from trikv.model.record import Record
+from trikv.model.version import Version
 from trikv.storage.store import Store, reaches_end
 
 #: What was written while a page was on its way travels with the next one, up to so many pages of it.

@@ -1,8 +1,8 @@
 """What a node keeps: the map, what is not in it yet, and what the node knows of itself. Synchronous.
 
-The map is a table (see `table`), with a write buffer before it (see `buffer`). Beside it lies what the
-node knows of itself, `NodeState`, in a table of facts, and with it up to where tombstones were purged
-here; all change in the same transactions.
+The map is a table (see `record_table`), with a write buffer before it (see `write_buffer`). Beside
+it lies what the node knows of itself, `NodeState`, in a table of facts, and with it up to where
+tombstones were purged here; all change in the same transactions.
 
 Rules
 - A change happens in a transaction, opened by the committer alone. (A scan of a full disk opens one
@@ -29,8 +29,8 @@ import apsw
 
 from trikv.errors import SettingError, StorageFailed
 from trikv.model.node_state import NodeState, state_of
-from trikv.model.version import NO_VERSION, Entry, Epoch, Record, Version, wins
-from trikv.protocol.messages import MAX_KEY_BYTES
+from trikv.model.record import MAX_KEY_BYTES, Entry, Record, wins
+from trikv.model.version import NO_VERSION, Epoch, Version
 from trikv.storage import epoch_ranks, record_table, write_buffer
 from trikv.storage.database import FILE_NAME, PAGE_BYTES, Database, DatabaseFault, Durability
 from trikv.storage.epoch_ranks import Ranks, at

@@ -33,7 +33,8 @@ from typing import Any
 import apsw
 import msgspec
 
-from trikv.model.version import Entry, Record, Version
+from trikv.model.record import Entry, Record
+from trikv.model.version import Version
 from trikv.storage.database import PAGE_BYTES, Database
 
 SCHEMA = """

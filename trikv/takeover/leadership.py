@@ -31,7 +31,8 @@ from trikv.errors import InvalidBody, PeerFailed, StorageFailed
 from trikv.model.membership import Configuration
 from trikv.model.node_state import NodeState
 from trikv.model.quorum import Voters
-from trikv.model.version import NO_VERSION, Pair, Record, Version, wins
+from trikv.model.record import Pair, Record, wins
+from trikv.model.version import NO_VERSION, Version
 from trikv.network.peers import Candidate, Promised
 from trikv.network.simulated_lag import SimulatedLag, Wires
 from trikv.protocol.messages import encode_record

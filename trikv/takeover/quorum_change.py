@@ -1,4 +1,4 @@
-"""Changing the write quorum of a leader that leads: see `configuration` for the rules.
+"""Changing the write quorum of a leader that leads: see `membership` for the rules.
 
     begin     the new configuration is a record; it is committed and spread as any write is
     in force  as many followers hold it as the quorum in force asks for (or the change is forced). From

@@ -18,7 +18,7 @@ Rules
 - If anything has raised its own promise meanwhile, the takeover is off: the last transaction looks, and
   so does the moment at which leading begins.
 - A start that changes more than one member is refused. What a start changes is a change of the
-  configuration like any other: see `reconfiguration`.
+  configuration like any other: see `quorum_change`.
 
 Until it has what it needs it does not lead: `waiting_for` names what is missing, and it keeps trying.
 It can be interrupted anywhere: all before the last transaction are promises, which are always safe; what
@@ -39,16 +39,8 @@ from trikv.errors import PeerFailed, StorageFailed, Superseded, first_leaf
 from trikv.model import membership as configurations
 from trikv.model.membership import Configuration
 from trikv.model.node_state import NodeState
-from trikv.model.version import (
-    MAX_EPOCH_NUMBER,
-    NO_EPOCH,
-    NO_VERSION,
-    Entry,
-    Epoch,
-    Record,
-    Version,
-    VersionClock,
-)
+from trikv.model.record import Entry, Record
+from trikv.model.version import MAX_EPOCH_NUMBER, NO_EPOCH, NO_VERSION, Epoch, Version, VersionClock
 from trikv.network.peers import Candidate, Promised, Remote, configuration_in
 from trikv.network.transport import Transport
 from trikv.protocol.messages import LeaderName

@@ -9,7 +9,7 @@ Rules
   client that leaves. All others end by themselves.
 - Requests on one connection are answered in order, one at a time; meanwhile nothing more is read. Where
   several have come at once, all other connections get their turn between two of them.
-- A client that takes nothing of its answer for `SEND_S` is cut off (see `bytestream`).
+- A client that takes nothing of its answer for `SEND_S` is cut off (see `socket_stream`).
 - Nothing is cancelled but the wait for bytes: a request that has begun is answered.
 
 How it works. A connection has one task, which reads, answers, and reads on. One more task looks now and

@@ -12,17 +12,12 @@ import msgspec
 
 from trikv.errors import InvalidBody, InvalidParameter, NotFound, TooLarge
 from trikv.model.operation import ABSENT, ANYTHING, PRESENT, Operation, Precondition, match_versions
-from trikv.model.version import Record, Version
+from trikv.model.record import MAX_KEY_BYTES, Record
+from trikv.model.version import Version
 from trikv.node.node import SCAN_BYTES, Node
 from trikv.protocol import canonical, json_value
 from trikv.protocol.json_value import least_encoded_bytes, size_of
-from trikv.protocol.messages import (
-    MAX_BATCH_BYTES,
-    MAX_BATCH_OPERATIONS,
-    MAX_KEY_BYTES,
-    check_key,
-    encode_map,
-)
+from trikv.protocol.messages import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, check_key, encode_map
 from trikv.protocol.requests import OperationBody, OperationsBody, decode_body, decode_value
 from trikv.replication.write import Trace, Write
 from trikv.storage.store import reaches_end

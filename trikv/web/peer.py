@@ -5,7 +5,8 @@ from __future__ import annotations
 from trikv.errors import InvalidBody
 from trikv.model.membership import KEY
 from trikv.model.node_state import facts_of
-from trikv.model.version import Epoch, Record, is_instance
+from trikv.model.record import Record
+from trikv.model.version import Epoch, is_instance
 from trikv.network.peers import Candidate
 from trikv.node.node import SCAN_BYTES, SCAN_RECORDS, Node
 from trikv.protocol.messages import (

@@ -11,13 +11,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from trikv.config import Config
+from trikv.model.record import MAX_KEY_BYTES
 from trikv.node.node import Node
-from trikv.protocol.messages import (
-    MAX_BATCH_BYTES,
-    MAX_BATCH_OPERATIONS,
-    MAX_KEY_BYTES,
-    MAX_REPLICATE_BODY_BYTES,
-)
+from trikv.protocol.messages import MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_REPLICATE_BODY_BYTES
 from trikv.web import admin, events, kv, manual, pages, peer, telemetry, watch
 from trikv.web.exchange import Handler
 

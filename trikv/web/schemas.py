@@ -13,7 +13,7 @@ from typing import Any
 
 from trikv import errors
 from trikv.errors import TrikvError
-from trikv.protocol.messages import MAX_KEY_BYTES
+from trikv.model.record import MAX_KEY_BYTES
 
 Schema = dict[str, Any]
 
