@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 
@@ -221,3 +222,14 @@ def test_a_leadership_may_end_at_any_step_of_a_links_tasks(name: str, steps: int
             assert at > steps
             return
     raise AssertionError("it never came to its end")
+
+
+async def test_what_a_link_waits_for_is_logged_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = OneLink().link
+    with caplog.at_level(logging.INFO, "trikv"):
+        for reason in ("this", "this", "that"):
+            link.waits(reason)
+    assert [record.getMessage() for record in caplog.records] == ["link.waits", "link.waits"]
+    assert (link.state, link.reason) == (LinkState.CONNECTING, "that")

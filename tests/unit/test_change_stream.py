@@ -553,10 +553,13 @@ async def test_what_the_leader_has_never_issued_is_nowhere_to_resume_from(
         assert str(asked) in stream.events[0].data["reason"]
 
 
-async def test_a_leader_of_quorum_0_knows_what_it_has_issued(autojump_clock: MockClock) -> None:
-    async with open_client("leader") as client:
-        await put(client.node, "a", 1)
-        stream = await told_by_now(client.node, "?after=99.a-1")
+@pytest.mark.parametrize("followers", [0, 1])
+async def test_a_leader_of_quorum_0_knows_what_it_has_issued(
+    autojump_clock: MockClock, followers: int
+) -> None:
+    async with open_cluster(followers, write_quorum=0) as cluster:
+        await put(cluster.node, "a", 1)
+        stream = await told_by_now(cluster.node, "?after=99.a-1")
         assert stream.kinds()[0] == "reset"
 
 

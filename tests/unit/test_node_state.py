@@ -45,6 +45,7 @@ def test_facts_that_are_not_known_here_are_left_alone() -> None:
         NodeState(promised=HIGH, established=LOW, led=HIGH),
         NodeState(promised=LOW, established=LOW, floor=Version(LOW, 2), watermark=Version(LOW, 1)),
         NodeState(promised=LOW, watermark=Version(LOW, 1)),
+        NodeState(promised=LOW, watermark=Version(NO_EPOCH, 1)),  # a new node has none
         NodeState(promised=HIGH, established=LOW, watermark=Version(HIGH, 1)),
     ],
 )

@@ -175,9 +175,10 @@ async def test_a_bad_precondition_is_refused_by_name(
 
 
 async def test_with_quorum_zero_a_refusal_is_the_leaders_own(autojump_clock: MockClock) -> None:
-    async with open_client("leader") as client:
-        await client.put("k", 1)
-        assert (await put(client, "k", 2, If_None_Match="*")).status == 412
+    async with clients(1, write_quorum=0) as c:
+        await c.leader.put("k", 1)
+        c.take_down(0)
+        assert (await put(c.leader, "k", 2, If_None_Match="*")).status == 412
 
 
 # -- batches --------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def _inode(path: Path | str) -> tuple[int, int]:
 
 def readable_by_others(directory: Path) -> dict[str, str]:
     """The directory and the files in it that users other than the owner may use, with their modes."""
-    if os.name == "nt":  # rights are lists there, and modes say nothing
+    if os.name == "nt":  # pragma: no cover - rights are lists there, and modes say nothing
         return {}
     modes = {str(path): path.stat().st_mode for path in (directory, *directory.iterdir())}
     return {
