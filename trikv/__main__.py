@@ -10,6 +10,7 @@ from trikv import early
 
 if __name__ == "__main__":
     early.listen()  # before the rest, which takes long
+    early.require_dependencies()
 
 import argparse
 import gc
@@ -24,7 +25,7 @@ from functools import partial
 import trio
 
 from trikv import __version__, log
-from trikv.config import Config, local_url, reachable_url, read_config
+from trikv.config import Config, local_url, misspelt, reachable_url, read_config
 from trikv.errors import SettingError
 from trikv.network.timer import best_timer
 from trikv.network.transport import HttpTransport
@@ -63,11 +64,18 @@ def run_node(*, stop_at_eof: bool = False) -> int:
         try:
             config = read_config(os.environ)
             log.set_up(config.log_level)
+            for name, meant in misspelt(os.environ).items():
+                log.warning("setting.unknown", variable=name, hint=f"did you mean {meant}?")
             trio.run(run, config, stop_at_eof)
         except* SettingError as errors:
             exit_code = 2
+            meant = "".join(
+                f"; {name} is no setting: did you mean {setting}?"
+                for name, setting in misspelt(os.environ).items()
+                if name.isprintable()
+            )
             for error in _leaves(errors):
-                log.say(str(error))
+                log.say(f"{error}{meant}")
     except Exception:
         exit_code = 1
         log.say(traceback.format_exc().rstrip())  # Python itself would wait for whoever reads it
@@ -171,24 +179,45 @@ def _say_started(node: Node, port: int) -> None:
             "lag_ms": f"{low:g}-{high:g}",
         }
     log.info("node.started", **fields)
+    _warn_of_traps(config)
+
+
+def _warn_of_traps(config: Config) -> None:
+    """Log what is allowed, and is hardly meant where data matter."""
     if config.data_dir is not None and (exposed := readable_by_others(config.data_dir)):
         log.warning(
             "data.exposed",
             modes=", ".join(f"{path} {mode}" for path, mode in exposed.items()),
             hint=f"other users may use these: chmod -R go= {config.data_dir}",
         )
-    if config.role == "leader" and config.lag.max_delay_ms > 0:
+    if config.role != "leader":
+        return
+    followers = len(config.follower_urls)
+    if not followers:
+        log.warning(
+            "leader.alone",
+            followers=0,
+            hint="nothing is replicated: this disk has the only copy; set FOLLOWER_URLS",
+        )
+        return
+    low, high = config.lag
+    if high > 0:
         log.warning(
             "lag.simulated",
-            lag_ms=fields["lag_ms"],
+            lag_ms=f"{low:g}-{high:g}",
             hint="each write waits so long on its way to a follower; for real use set MAX_DELAY_MS=0",
         )
-    if config.role == "leader" and 0 < config.write_quorum == len(config.follower_urls):
+    if config.write_quorum == followers:
+        remedy = (
+            "add a second follower and keep WRITE_QUORUM=1"
+            if followers == 1
+            else "set WRITE_QUORUM lower"
+        )
         log.warning(
             "quorum.fragile",
             write_quorum=config.write_quorum,
-            followers=len(config.follower_urls),
-            hint="one dead follower stops all writes; for real use set WRITE_QUORUM lower",
+            followers=followers,
+            hint=f"one dead follower stops all writes; for real use {remedy}",
         )
 
 

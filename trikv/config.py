@@ -9,6 +9,7 @@ what was expected. A variable that is set to nothing counts as not set, as compo
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -29,6 +30,9 @@ Role = Literal["leader", "follower"]
 
 #: Followers of one leader: each costs a task and a connection, and every write goes to all.
 MAX_FOLLOWERS = 100
+
+#: How like a setting's name another one must be to be taken for a misspelling of it (difflib's ratio).
+_MISSPELT_RATIO = 0.85
 
 #: The longest path that Linux takes.
 MAX_PATH_CHARACTERS = 4095
@@ -209,6 +213,17 @@ def read_config(environment: Mapping[str, str]) -> Config:
         elif name not in _DERIVED and default:
             given[name] = parse(default)
     return _derive(given)
+
+
+def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that are no settings but nearly named like one, each with that setting."""
+    names = [setting.name for setting in SETTINGS]
+    found = {}
+    for name in sorted(environment.keys() - set(names)):
+        alike = difflib.get_close_matches(name.upper(), names, 1, _MISSPELT_RATIO)
+        if alike:
+            found[name] = alike[0]
+    return found
 
 
 #: Settings whose default depends on others, or that may be absent.

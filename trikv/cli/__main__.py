@@ -21,6 +21,7 @@ def run() -> int:
                 setattr(sys, name, nowhere)
         if sys.argv[1:2] == ["serve"]:
             early.listen()
+        early.require_dependencies()
         from trikv.cli.main import main
 
         return main()
