@@ -379,6 +379,20 @@ def test_a_burst(page: Page, nodes: Nodes) -> None:
     page.check()
 
 
+def test_after_a_burst_the_picture_settles_on_the_last_writes(page: Page, nodes: Nodes) -> None:
+    page.click("#burst")
+    page.until(lambda: "100 confirmed" in page.text("#burst-result"), "it is over")
+    texts = "return [...document.querySelectorAll(arguments[0])].map(e => e.textContent)"
+    newest = nodes.leader.get("/kv?prefix=burst/")["items"]
+    newest.sort(key=lambda item: int(item["version"].rpartition("-")[2]), reverse=True)
+    keys = [item["key"] for item in newest[:12]]
+    page.until(lambda: page.js(texts, ".write .key-name") == keys, "the twelve newest")
+    outcomes = ["confirmed, 5 of 5"] * 12
+    page.until(lambda: page.js(texts, ".write .outcome") == outcomes, "all acknowledgements")
+    assert "due after" not in page.text("#waterfall-detail")
+    page.check()
+
+
 def test_the_picture_of_the_last_writes_can_be_held(page: Page, nodes: Nodes) -> None:
     page.click("#hold")
     nodes.leader.put("unseen", 1)

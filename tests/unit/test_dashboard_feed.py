@@ -12,6 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support import Cluster, open_cluster, put
 from trikv.errors import Overloaded
+from trikv.model.quorum import Voters
 from trikv.model.version import Version
 from trikv.network.simulated_lag import LagRange
 from trikv.observe.dashboard_feed import (
@@ -23,6 +24,8 @@ from trikv.observe.dashboard_feed import (
     VIEWER_FRAMES,
     Viewer,
 )
+from trikv.replication.outbox import Encoded
+from trikv.replication.write import Ack, CommitGroup, Delivery, Write
 
 Told = dict[str, Any]
 
@@ -90,6 +93,51 @@ async def test_a_write_is_shown_from_its_commit_to_its_last_acknowledgement(
             assert told["writes"][0]["followers"][2] == [600, 600]
             issued_us = Version.parse(write["version"]).timestamp_us
             assert [link["watermark_us"] for link in told["leader"]["links"]] == [issued_us] * 3
+
+
+async def test_an_acknowledgement_that_is_counted_after_the_deliveries_ended_is_shown(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_cluster(1, write_quorum=1) as cluster:
+        with cluster.node.feed.viewing() as viewer:
+            await first(viewer)
+            write = Write((Voters(frozenset({"boss", "a", "b"}), 1),))
+            write.written = [("late", "1")]
+            group = CommitGroup([write], Encoded("", records=1))
+            group.deliveries = [Delivery(f"http://{name}", name, 0.0) for name in "ab"]
+            one, other = (Ack(way, way.url[-1], trio.current_time()) for way in group.deliveries)
+            group.add(one)
+            group.decide()
+            assert cluster.leader.seen is not None
+            cluster.leader.seen(write)
+            (shown,) = (await until(viewer, shows(key="late", ended=True)))["writes"]
+            assert shown["followers"] == [[0, 0], [0, None]]
+            group.add(other)
+            (shown,) = (await until(viewer, shows(key="late")))["writes"]
+            assert shown["followers"] == [[0, 0], [0, 0]]
+
+
+async def test_what_had_no_room_in_a_frame_is_shown_in_a_later_one(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async with open_cluster(2, write_quorum=1) as cluster:
+        with cluster.node.feed.viewing() as viewer:
+            await first(viewer)
+            await trio.sleep(2 * FRAME_S)
+            number = RECENT_WRITES
+            for index in range(number):
+                nursery.start_soon(put, cluster.node, f"k{index}", 1)
+            last: dict[int, Told] = {}
+
+            def complete(told: Told) -> bool:
+                assert len(told["writes"]) <= FRAME_WRITES
+                last.update((write["id"], write) for write in told["writes"])
+                ended = [write["ended"] for write in last.values()]
+                return len(ended) == number and all(ended)
+
+            await until(viewer, complete)
+            for write in last.values():
+                assert None not in [ack for _, ack in write["followers"]]
 
 
 async def test_one_who_comes_takes_no_change_from_the_others(autojump_clock: MockClock) -> None:

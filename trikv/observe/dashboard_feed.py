@@ -5,7 +5,7 @@ Rules
   then shows it exactly, and a thousand writes a second are no more events than ten.
 - Where nobody looks nothing is made and nothing is kept: a write pays for a look at `Leader.seen`.
 - A frame is made once for all viewers. It is bounded: so many of the writes that changed, the newest,
-  and how many others there were.
+  and how many others there were. A later frame has these, while they are among the last `RECENT_WRITES`.
 - Nobody waits for a viewer. It has room for some frames; one that does not take them loses them, is told
   how many, and is sent the whole state once it takes anything again.
 - Nothing is promised here: what programs rely on is the change stream (see `change_stream`).
@@ -91,7 +91,9 @@ class _Seen:
 
     def _look(self) -> tuple[object, ...]:
         write = self.write
-        return (write.decided.is_set(), write.quorum_ms, write.deliveries_in_progress)
+        # The deliveries can have ended before the last acknowledgements are counted.
+        decided = write.decided.is_set()
+        return (decided, write.quorum_ms, write.deliveries_in_progress, write.acks)
 
     def in_frame(self) -> dict[str, Any]:
         """Shown to all: it has changed again once it looks different from now."""

@@ -66,7 +66,7 @@ export class Model {
       }
     }
     for (const write of told.writes) this.#takeWrite(write);
-    while (this.writes.size > KEPT_WRITES) this.writes.delete(this.writes.keys().next().value);
+    while (this.writes.size > KEPT_WRITES) this.writes.delete(Math.min(...this.writes.keys()));
     this.#count(told);
   }
 

@@ -3,7 +3,8 @@
 // - A lane shows the lag that was drawn (faint, known from the start), and the acknowledgement at its time:
 //   dark up to the quorum, pale after it. A line across all lanes is the moment of the quorum.
 // - A row grows while its write waits.
-// - When writes come faster than an eye can follow, a row stays for a while before another takes its place.
+// - When writes come faster than an eye can follow, a row stays for a while before another takes its place;
+//   once they come no more, the rows are the newest writes.
 // - A row that is chosen, by pointer or keyboard, tells its follower's times in words below.
 
 import { axisStep, el, mayMove, ms, niceAbove, onWidth, setAttr, setText, svg, tip } from "./dom.js";
@@ -24,7 +25,6 @@ export class Waterfall {
     this.held = false;
     this.connected = true;
     this.chosen = null;
-    this.lastId = 0;
     this.axisMs = 10;
     this.list = el("ol", { class: "rows", "aria-label": "The last writes, the newest first" });
     this.axis = svg("svg", { class: "axis", height: 20, "aria-hidden": "true" });
@@ -41,7 +41,6 @@ export class Waterfall {
 
   /** The model has forgotten its writes: a new connection. */
   forget() {
-    this.lastId = 0;
     for (const row of this.rows) row.old = true;
   }
 
@@ -77,37 +76,44 @@ export class Waterfall {
     return true;
   }
 
+  /** Bring the rows towards the newest writes. At rest they are these. */
   #choose() {
     const now = performance.now();
-    for (const row of this.rows) {
-      const news = row.old ? null : this.model.writes.get(row.write.id);
-      if (news && news !== row.write) {
-        row.write = news;
-        row.dirty = true;
-      }
+    const writes = [...this.model.writes.values()].sort((one, other) => other.id - one.id);
+    for (const row of this.rows) this.#refresh(row, writes);
+    const newest = writes.slice(0, ROWS);
+    const wanted = new Set(newest.map((write) => write.id));
+    const shown = new Set(this.rows.filter((row) => !row.old).map((row) => row.write.id));
+    for (const write of newest) {
+      if (shown.has(write.id)) continue;
+      const row = this.#free(wanted, now);
+      if (!row) break; // the next frame finds one that has stayed long enough
+      this.#add(row, write, now);
     }
-    const fresh = [...this.model.writes.values()].filter((write) => write.id > this.lastId);
-    const sampled = this.model.rate() > ROWS;
-    for (const write of fresh) {
-      const last = this.rows.at(-1);
-      const full = this.rows.length >= ROWS && now - last.since < STAY_MS;
-      if (full && !sampled) break; // it has its turn when the oldest row has stayed long enough
-      this.lastId = Math.max(this.lastId, write.id);
-      if (full) continue;
-      if (this.rows.length < ROWS) {
-        this.#add(this.#build(), write, now);
-        continue;
-      }
-      if (last.element === document.activeElement) continue;
-      this.rows.pop();
-      this.#add(last, write, now);
-    }
+  }
+
+  /** What is known of a row's write by now. After a new connection it may have another number. */
+  #refresh(row, writes) {
+    const { id, version } = row.write;
+    const news = row.old ? writes.find((write) => write.version === version) : this.model.writes.get(id);
+    if (!news || news === row.write) return;
+    Object.assign(row, { write: news, old: false, dirty: true });
+  }
+
+  /** A row for another write: a new one, or the oldest that has stayed long enough. Undefined: none. */
+  #free(wanted, now) {
+    if (this.rows.length < ROWS) return this.#build();
+    const index = this.rows.findLastIndex((row) => row.element !== document.activeElement
+      && (row.old || (!wanted.has(row.write.id) && now - row.since >= STAY_MS)));
+    return index < 0 ? undefined : this.rows.splice(index, 1)[0];
   }
 
   #add(row, write, now) {
     Object.assign(row, { write, since: now, dirty: true, old: false });
-    this.rows.unshift(row);
-    this.list.prepend(row.element);
+    const below = this.rows.findIndex((other) => other.old || other.write.id < write.id);
+    const index = below < 0 ? this.rows.length : below;
+    this.list.insertBefore(row.element, this.rows[index]?.element ?? null);
+    this.rows.splice(index, 0, row);
     const following = this.list.querySelector("[tabindex='0']");
     if (!following) row.element.tabIndex = 0;
   }
