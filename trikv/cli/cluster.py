@@ -27,7 +27,7 @@ from trikv.cli.laboratory import Plan, open_laboratory
 from trikv.cli.live import Scene, Story, current, frame
 from trikv.cli.options import Number, as_json_option, explain
 from trikv.cli.outcome import CommandError, ExitCode, failed, usage_error
-from trikv.cli.output import Output
+from trikv.cli.output import Output, plural
 from trikv.client import ClientError, Unavailable
 from trikv.client.admin import AdminClient
 from trikv.network.simulated_lag import MAX_DELAY_MS
@@ -105,7 +105,7 @@ def cluster(
     output = Output(as_json=as_json)
     if quorum is not None and quorum > nodes - 1:
         raise usage_error(
-            f"--quorum: expected {nodes - 1} at most with {nodes} nodes, got {quorum}"
+            f"--quorum: expected {nodes - 1} at most with {plural('node', nodes)}, got {quorum}"
         )
     if lag[0] > lag[1]:
         raise usage_error(f"--lag: expected MIN to be {lag[1]:g} at most, got {lag[0]:g}")
@@ -290,6 +290,10 @@ def press(scene: Scene, client: AdminClient, key: str) -> Callable[[], Awaitable
 
 
 async def _set_cut(scene: Scene, client: AdminClient, name: str, wanted: bool) -> None:
+    if name == scene.laboratory.leader:
+        detail = "the leader has no wire of its own: select the follower at its other end"
+        scene.story.say("refused", node=name, detail=detail)
+        return
     await client.set_cut(name, wanted)
     scene.story.say("cut" if wanted else "healed", node=name)
 

@@ -8,7 +8,14 @@ from typing import Any
 import click
 
 from trikv.cli import survey as surveys
-from trikv.cli.options import Number, Setup, ask, asks_nodes
+from trikv.cli.options import (
+    Number,
+    OptionalArgument,
+    Setup,
+    TakesNegativeNumbers,
+    ask,
+    asks_nodes,
+)
 from trikv.cli.outcome import CommandError, ExitCode, usage_error
 from trikv.cli.output import Output, plural, visible
 from trikv.cli.status import lag_range
@@ -27,9 +34,13 @@ async def leader_of(client: AdminClient, setup: Setup) -> surveys.Survey:
     return survey
 
 
-@click.command("quorum")
+@click.command("quorum", cls=TakesNegativeNumbers)
 @click.argument(
-    "followers", metavar="[N]", required=False, type=Number(0, MAX_FOLLOWERS, "N", whole=True)
+    "followers",
+    cls=OptionalArgument,
+    metavar="[N]",
+    required=False,
+    type=Number(0, MAX_FOLLOWERS, "N", whole=True),
 )
 @click.option(
     "--force", is_flag=True, help="At once, whoever has confirmed it; says what that may cost."
@@ -76,9 +87,9 @@ def show_quorum(output: Output, survey: surveys.Survey) -> None:
         output.line(f"{survey.environment_write_quorum} again when the leader starts again")
 
 
-@click.command("lag")
-@click.argument("least", metavar="[MIN", required=False, type=_MS)
-@click.argument("most", metavar="MAX]", required=False, type=_MS)
+@click.command("lag", cls=TakesNegativeNumbers)
+@click.argument("least", cls=OptionalArgument, metavar="[MIN", required=False, type=_MS)
+@click.argument("most", cls=OptionalArgument, metavar="MAX]", required=False, type=_MS)
 @click.option("--follower", metavar="FOLLOWER", help="Of this one only: its node id or URL.")
 @asks_nodes
 def lag(setup: Setup, least: float | None, most: float | None, follower: str | None) -> ExitCode:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 import shlex
 import sys
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import click
 import trio
 
-from trikv.cli.options import Callback, Number, Setup, ask, asks_nodes
+from trikv.cli.options import (
+    Callback,
+    Number,
+    Setup,
+    TakesNegativeNumbers,
+    ask,
+    asks_nodes,
+)
 from trikv.cli.outcome import CommandError, ExitCode, interrupted, usage_error
 from trikv.cli.output import Output, clip, plural, shown_json, visible
 from trikv.client import Change, Item, Reset, Watch, Written
@@ -71,26 +76,7 @@ def show_item(output: Output, item: Item, *, raw: bool) -> None:
         output.say(f"version {item.version}")
 
 
-class _PutCommand(click.Command):
-    """A negative number is a value, not an option that nobody knows."""
-
-    ignore_unknown_options = True
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        known = {name for param in self.get_params(ctx) for name in param.opts}
-        upto = args.index("--") if "--" in args else len(args)
-        for arg in args[:upto]:
-            name = arg.partition("=")[0]
-            if re.match(r"-[^0-9]", arg) and name not in known:
-                raise click.NoSuchOption(name, possibilities=_alike(name, known), ctx=ctx)
-        return super().parse_args(ctx, args)
-
-
-def _alike(name: str, known: Iterable[str]) -> list[str]:
-    return sorted(option for option in known if len(name) > 2 and option.startswith(name[:5]))
-
-
-@click.command("put", cls=_PutCommand)
+@click.command("put", cls=TakesNegativeNumbers)
 @click.argument("key")
 @click.argument("value", required=False)
 @click.option("--string", "as_text", is_flag=True, help="VALUE is a text, not JSON.")
@@ -304,7 +290,7 @@ def watch(setup: Setup, prefix: str, after: str | None, count: int | None) -> Ex
         return ExitCode.DONE
 
     try:
-        return ask(setup, work, silent=True)
+        return ask(setup, work, answered=lambda: bool(opened and opened[0].reached), until_s=ends_s)
     except CommandError as error:
         resume = opened[0].version if opened else after
         if error.exit_code is ExitCode.INTERRUPTED and resume is not None:

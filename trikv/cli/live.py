@@ -111,6 +111,8 @@ def worded(event: str, more: dict[str, Any]) -> str:
             return "not well: " + visible("; ".join(more["problems"]))
         case "quorum":
             return f"quorum {more['write_quorum']}, before {more['previous_write_quorum']}"
+        case "refused":
+            return f"{name}: refused: {detail}"
         case "cut" | "healed":
             return f"the wire to {name} is {event}"
     subject = f"{name}: " if name and detail else name
@@ -186,14 +188,13 @@ def frame(scene: Scene, output: Output, columns: int, rows: int, now_s: float) -
 
 
 def urls_variable(urls: Sequence[str], columns: int) -> list[str]:
-    """The setting that finds these nodes, whole: in short, or on several lines, where it must be."""
-    for given in (urls, [url.removeprefix("http://") for url in urls]):
-        line = f"TRIKV_URLS={','.join(given)}"
-        if len(line) <= columns:
-            return [line]
-    lines = ['TRIKV_URLS="']  # in quotes lines are blanks, which may stand between two nodes
-    for index, url in enumerate(given):
-        piece = url + ("," if index < len(given) - 1 else '"')
+    """What to paste into a shell so that `trikv` finds these nodes: a line, or several of them."""
+    line = f"export TRIKV_URLS={','.join(urls)}"
+    if len(line) <= columns:
+        return [line]
+    lines = ['export TRIKV_URLS="']  # in quotes lines are blanks, which may stand between two nodes
+    for index, url in enumerate(urls):
+        piece = url + ("," if index < len(urls) - 1 else '"')
         if len(lines[-1]) + len(piece) > columns:
             lines.append("")
         lines[-1] += piece

@@ -52,6 +52,18 @@ class _InOrder(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            begun = [name for name in self.commands if name.startswith(error.command_name)]
+            if not begun:
+                raise
+            meant = " or ".join(map(repr, begun))
+            raise click.UsageError(f"{error.message} Did you mean {meant}?", ctx) from None
+
 
 @click.group(
     "trikv", cls=_InOrder, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}

@@ -8,9 +8,10 @@ whatever ends it one of the errors of `outcome`.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -35,6 +36,12 @@ from trikv.client.nodes import node_url
 
 URLS_VARIABLE = "TRIKV_URLS"
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+#: Said where nothing answers at the default URL.
+NOBODY_THERE = (
+    f"Is a node running at {DEFAULT_URL}? `trikv cluster` starts some; "
+    f"{URLS_VARIABLE} or --url names others."
+)
 
 #: After so long without an answer a person is told that there is none yet.
 SILENT_S = 2.0
@@ -67,6 +74,32 @@ class Number(click.ParamType[float]):
         if re.fullmatch(pattern, value) is None or not self._low <= float(value) <= self._high:
             self.fail(f"expected {self.expected}, got {value!r}", param, ctx)
         return int(value) if self._whole else float(value)
+
+
+class TakesNegativeNumbers(click.Command):
+    """A command for which a negative number is an argument, not an option that nobody knows."""
+
+    ignore_unknown_options = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = {name for param in self.get_params(ctx) for name in param.opts}
+        upto = args.index("--") if "--" in args else len(args)
+        for arg in args[:upto]:
+            name = arg.partition("=")[0]
+            if re.match(r"-[^0-9]", arg) and name not in known:
+                raise click.NoSuchOption(name, possibilities=_alike(name, known), ctx=ctx)
+        return super().parse_args(ctx, args)
+
+
+def _alike(name: str, known: Iterable[str]) -> list[str]:
+    return sorted(option for option in known if len(name) > 2 and option.startswith(name[:5]))
+
+
+class OptionalArgument(click.Argument):
+    """An argument whose brackets, which the usage line shows, are not part of its name in errors."""
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        return f"'{self.human_readable_name.strip('[]')}'"
 
 
 SECONDS = Number(0.05, 3600, "seconds")
@@ -131,11 +164,14 @@ def ask(
     *,
     write: bool = False,
     silent: bool = False,
+    answered: Callable[[], bool] = lambda: False,
+    until_s: float | None = None,
 ) -> ExitCode:
     """Run what a command does. Raises CommandError, ClosedPipe.
 
     `write`: it is to change something, so that its caller wants to know whether it did. `silent`: it
-    has something to show meanwhile, or may wait for long.
+    has something to show meanwhile. `answered`: whether a node has answered, where a command goes on
+    after that. `until_s`: how long it goes on, unless that is the timeout.
     """
 
     async def all_of_it() -> ExitCode:
@@ -144,15 +180,24 @@ def ask(
             trio.open_nursery() as nursery,
         ):
             if not silent:
-                nursery.start_soon(_say_that_it_takes_long, setup)
+                nursery.start_soon(_say_that_it_takes_long, setup, answered, until_s)
             code = await work(client)
             nursery.cancel_scope.cancel()
         return code
 
+    default = setup.urls == (DEFAULT_URL,)
     try:
-        return trio.run(all_of_it)
+        code = trio.run(all_of_it)
+        if default and code is ExitCode.UNAVAILABLE and not setup.output.as_json:
+            setup.output.say(NOBODY_THERE)
+        return code
     except BaseException as error:
-        explain(error, write=write)
+        try:
+            explain(error, write=write)
+        except CommandError as told:
+            if default and told.code == "unreachable":
+                told.hint = f"{told.hint}\n{NOBODY_THERE}" if told.hint else NOBODY_THERE
+            raise
 
 
 def explain(error: BaseException, *, write: bool) -> NoReturn:
@@ -168,7 +213,12 @@ def explain(error: BaseException, *, write: bool) -> NoReturn:
     raise error
 
 
-async def _say_that_it_takes_long(setup: Setup) -> None:
+async def _say_that_it_takes_long(
+    setup: Setup, answered: Callable[[], bool], until_s: float | None
+) -> None:
     if setup.output.err.isatty():
         await trio.sleep(SILENT_S)
-        setup.output.say(f"no answer yet; trying for {setup.timeout_s:g} s (--timeout)")
+        if not answered():
+            seconds = setup.timeout_s if until_s is None else until_s
+            until = "until Ctrl-C" if seconds == math.inf else f"for {seconds:g} s (--timeout)"
+            setup.output.say(f"no answer yet; trying {until}")

@@ -53,11 +53,16 @@ class Departure:
 
     def failure(self, error: BaseException) -> Failure:
         sent = self.sent and not isinstance(error, _NOT_SENT)
-        return Failure(sent, f"{self._send.node}: {error_text(error)}")
+        detail = f"{self._send.node}: {error_text(error)}"
+        if isinstance(error, httpx.ConnectError) and self._send.node.startswith("https:"):
+            detail += " (nodes speak no TLS: http:// may be meant)"
+        return Failure(sent, detail)
 
     def too_late(self) -> Failure:
         lacking = "no answer" if self._begun else "all connections were in use, none was free"
-        return Failure(self.sent, f"{self._send.node}: {lacking} within {self._send.timeout_s:g} s")
+        timeout_s = self._send.timeout_s  # what was left of a time that somebody gave
+        seconds = round(timeout_s, 1 if timeout_s >= 1 else 2)
+        return Failure(self.sent, f"{self._send.node}: {lacking} within {seconds:g} s")
 
     def too_large(self) -> Failure:
         detail = f"{self._send.node}: an answer of more than {MAX_ANSWER_BYTES} bytes"

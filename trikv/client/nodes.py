@@ -28,6 +28,8 @@ def node_url(text: str) -> str:
     if not isinstance(text, str):
         raise TypeError(f"nodes: expected a URL as a str, got {type(text).__name__}")
     try:
+        if text.isdecimal():
+            raise ValueError(f"a port needs a host: http://127.0.0.1:{text:.10}")
         return base_url(text if "://" in text else f"http://{text}")
     except ValueError as error:
         shown = without_secrets(text)

@@ -79,11 +79,12 @@ class Console:
         columns: int | None = None,
         stdin: bytes = b"",
         encoding: str = "utf-8",
+        watched: bool = False,
     ) -> Ended:
-        """`columns`: standard output is a terminal so wide."""
+        """`columns`: standard output is a terminal so wide. `watched`: standard error is one, too."""
         wire = Wire(answers or _nobody)
         out = Stream(terminal=columns is not None, encoding=encoding)
-        err = Stream(encoding=encoding)
+        err = Stream(terminal=watched, encoding=encoding)
         with self.patch.context() as patch:
             for name in ("NO_COLOR", "TERM", "TRIKV_URLS", "COLUMNS", "LINES", "_TRIKV_COMPLETE"):
                 patch.delenv(name, raising=False)

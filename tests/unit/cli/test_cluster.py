@@ -110,7 +110,8 @@ def test_the_variable_that_finds_the_nodes_is_whole_at_every_width(
     urls = tuple(f"http://127.0.0.1:{8000 + number}" for number in range(nodes))
     lines = urls_variable(urls, columns)
     assert max(map(len, lines)) <= columns
-    (value,) = shlex.split("\n".join(lines))
+    export, value = shlex.split("\n".join(lines))
+    assert (export, value.count("http://")) == ("export", nodes)
     name, _, value = value.partition("=")
     assert nodes_of((), {name: value}) == urls
 
@@ -126,7 +127,8 @@ def test_the_screen_shows_nodes_events_and_keys(monkeypatch: pytest.MonkeyPatch)
     assert "▶2  node2  killed" in text
     assert "node2 is killed (SIGKILL)" in text
     assert "the link to node3 is cut" in text
-    assert "TRIKV_URLS=http://127.0.0.1:8000,http://127.0.0.1:8001,http://127.0.0.1:8002" in text
+    assert 'export TRIKV_URLS="http://127.0.0.1:8000,http://127.0.0.1:8001,' in text
+    assert '\nhttp://127.0.0.1:8002"\n' in text
     for key, does in KEYS:
         assert f"{key} {does}" in text
 
@@ -216,6 +218,16 @@ async def test_a_burst_goes_on_after_a_write_that_was_not_confirmed(
     assert client.calls == 100
 
 
+@pytest.mark.parametrize("key", ["c", "h"])
+async def test_a_wire_is_not_cut_at_the_leader_and_the_screen_says_where(key: str) -> None:
+    shown = scene()
+    action = cluster.press(shown, cast(AdminClient, None), key)
+    assert action is not None
+    await action()
+    assert "node1: refused: the leader has no wire of its own" in shown.story.told[-1][1]
+    assert "select the follower" in shown.story.told[-1][1]
+
+
 def test_every_key_that_is_told_does_something() -> None:
     shown = scene()
     client = cast(AdminClient, None)
@@ -242,7 +254,7 @@ def test_every_key_that_is_told_does_something() -> None:
         ("stopped", {"node": "n"}, "n has stopped"),
         ("ended", {"node": "n", "detail": "exit code 1"}, "n has ended by itself: exit code 1"),
         ("promoted", {"node": "n", "detail": "in place of m"}, "n: promoted in place of m"),
-        ("refused", {"node": "n", "detail": "it is so"}, "n: refused it is so"),
+        ("refused", {"node": "n", "detail": "it is so"}, "n: refused: it is so"),
         ("failed", {"detail": "it is so"}, "failed: it is so"),
         ("ready", {"urls": ["u", "v"]}, "ready: u, v"),
         ("ready", {"urls": ["u"], "dashboard": "u/ui"}, "ready: u; dashboard u/ui"),

@@ -215,6 +215,35 @@ def test_nobody_there_is_4_within_the_timeout(console: Console) -> None:
         assert ("Nothing was written." in ended.err) == (arguments[0] in ("put", "delete"))
 
 
+def test_where_nobody_answers_at_the_default_url_it_is_said_how_to_name_others(
+    console: Console,
+) -> None:
+    refused = httpx.ConnectError("nobody listens")
+    commands = [["get", "k"], ["put", "k", "1"], ["watch"], ["status"], ["quorum"], ["bench"]]
+    for arguments in commands:
+        ended = console(*arguments, "--timeout", "2", answers=lambda _: refused)
+        assert ended.code == 4, arguments
+        assert ended.err.endswith(
+            "Is a node running at http://127.0.0.1:8000? `trikv cluster` starts some; "
+            "TRIKV_URLS or --url names others.\n"
+        ), arguments
+        ended = console(*arguments, "--timeout", "2", *URLS, answers=always(a=refused))
+        assert "trikv cluster" not in ended.err
+
+
+def test_https_is_said_to_be_what_nodes_do_not_speak(console: Console) -> None:
+    ended = console(
+        "get",
+        "k",
+        "--timeout",
+        "1",
+        "--url",
+        "https://h:1",
+        answers=lambda _: httpx.ConnectError(""),
+    )
+    assert "https://h:1: ConnectError (nodes speak no TLS: http:// may be meant)" in ended.err
+
+
 def test_a_bad_key_is_bad_usage(console: Console) -> None:
     for arguments in (["get", ""], ["put", "k" * 513, "1"], ["delete", "\0"], ["get", "\udcff"]):
         ended = console(*arguments, *URLS)
@@ -447,6 +476,32 @@ def test_a_watch_with_a_timeout_ends_and_says_where_to_go_on(console: Console) -
     ended = console("watch", "a", "--timeout", "2", answers=lambda _: stream)
     assert ended.code == 0
     assert "trikv watch --prefix a --after 1.aa-2000" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("more", "until"), [((), "until Ctrl-C"), (("--timeout", "5"), "for 5 s (--timeout)")]
+)
+def test_a_watch_that_reaches_nobody_says_after_a_moment_that_there_is_no_answer_yet(
+    console: Console, more: tuple[str, ...], until: str
+) -> None:
+    asked = 0
+
+    def nobody(_: Asked) -> Exception:
+        nonlocal asked
+        asked += 1
+        if asked > 20:
+            raise KeyboardInterrupt
+        return httpx.ConnectError("no")
+
+    ended = console("watch", *more, *URLS, answers=nobody, watched=True)
+    assert f"no answer yet; trying {until}" in ended.err
+
+
+def test_a_watch_that_was_answered_is_silent_until_something_changes(console: Console) -> None:
+    beat = b'event: heartbeat\ndata: {"version":"1.aa-2000"}\n\n'
+    stream = Reply(200, content_type="text/event-stream", content=(beat,), hangs=True)
+    ended = console("watch", "--timeout", "5", answers=lambda _: stream, watched=True)
+    assert "no answer yet" not in ended.err
 
 
 def test_a_watch_with_a_timeout_that_reaches_nobody_is_4(console: Console) -> None:

@@ -44,7 +44,8 @@ from trikv.client import (
     Unavailable,
     VersionConflict,
 )
-from trikv.client.calls import Call
+from trikv.client.calls import Call, Send
+from trikv.client.http import Departure
 from trikv.client.nodes import Nodes
 from trikv.client.wire import Answer, Request
 from trikv.protocol.urls import base_url
@@ -746,3 +747,11 @@ def test_a_list_can_be_left_at_any_time(shell: Shell) -> None:
 
     items = [{"key": key, "value": 1, "version": V1} for key in "ab"]
     play(shell, scenario, Wire(always(a=Reply(200, {"items": items, "next": "b"}))))
+
+
+@pytest.mark.parametrize(
+    ("left_s", "said"), [(1.99328, "2 s"), (14.996, "15 s"), (0.4996, "0.5 s")]
+)
+def test_a_time_that_ran_out_is_said_as_it_was_given(left_s: float, said: str) -> None:
+    send = Send("http://h:1", Request("GET", "/health"), left_s)
+    assert Departure(send, traced=False).too_late().detail.endswith(f"within {said}")
