@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -12,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from tests.e2e.browser import Page, needs_chromium, open_page
 from tests.e2e.cluster import Nodes, open_nodes, until
 from tests.e2e.fake_feed import BusyFeed, fake_node
+from trikv.counters import LATENCY_MS
 
 pytestmark = needs_chromium
 
@@ -134,7 +137,8 @@ def test_a_bad_lag_is_said_beside_the_field(page: Page) -> None:
     page.fill("#lag-min", "50")
     page.fill("#lag-max", "10")
     page.click("#lag-form [type=submit]")
-    page.until(lambda: "max_delay_ms" in page.text("#lag-problem"), "the node's own words")
+    said = "expected 0 ≤ from ≤ to ≤ "
+    page.until(lambda: said in page.text("#lag-problem"), "the node's words, in the page's names")
     page.check(REFUSED)
 
 
@@ -347,6 +351,26 @@ def test_keys_are_red_until_the_replicas_converge(page: Page, nodes: Nodes) -> N
     page.check()
 
 
+def test_keys_on_their_way_are_no_alarm(page: Page, nodes: Nodes) -> None:
+    set_lag(nodes, 1500, 1500)
+    nodes.leader.ask("POST", "/admin/quorum", {"write_quorum": 0, "force": True})
+    nodes.leader.put("travels", 1)
+    page.until(lambda: "on its way" in page.text("#keys-differ"), "it is said")
+    assert page.text("#keys-differ") == "1 on its way"
+    assert page.attribute("#keys-differ", "data-differ") == "false"
+    assert (page.count(".key-table .coming"), page.count(".key-table .differs")) == (5, 0)
+    page.until(lambda: page.attribute("#keys-differ", "data-coming") == "false", "it has arrived")
+    page.check()
+
+
+def test_more_keys_than_the_table_has_rows_are_said_to_be_more(page: Page, nodes: Nodes) -> None:
+    cut(nodes, "follower5")
+    for number in range(32):
+        nodes.leader.put(f"many/{number}", 1)
+    page.until(lambda: page.text("#keys-differ") == "30 or more keys differ", "it is said")
+    page.check()
+
+
 def test_all_replicas_are_compared(page: Page, nodes: Nodes) -> None:
     nodes.leader.put("torn", 1)
     nodes.wait_match()
@@ -355,6 +379,7 @@ def test_all_replicas_are_compared(page: Page, nodes: Nodes) -> None:
     page.until(lambda: "4 of 5 followers match" in page.text("#compared"), "compared")
     assert page.text(".found.unreachable") == "✕ unreachable"
     assert page.count(".found.match") == 4
+    assert re.search(r"at \d\d:\d\d:\d\d\. ", page.text("#compared p"))
     page.check()
 
 
@@ -400,6 +425,89 @@ def test_the_picture_of_the_last_writes_can_be_held(page: Page, nodes: Nodes) ->
     assert page.count(row("unseen")) == 0
     page.click("#hold")
     page.until(lambda: page.count(row("unseen")) == 1, "now it is drawn")
+    page.check()
+
+
+def test_a_burst_that_is_refused_says_so_in_words(page: Page, nodes: Nodes) -> None:
+    cut(nodes, "follower1", "follower2", "follower3")
+    page.click("#burst")
+    said = "0 confirmed, 100 refused: too few followers can be reached"
+    page.until(lambda: said in page.text("#burst-result"), "it is said")
+    page.check(REFUSED)
+
+
+def test_half_of_the_writes_is_their_median(browser: Page) -> None:
+    class Bucket(BusyFeed):
+        """All writes are in the bucket from 100 to 250 ms; the page sees `writes` of `counted`."""
+
+        counted = 0
+
+        def __call__(self, number: int) -> dict[str, Any]:
+            told = super().__call__(number)
+            told["counts"] = dict.fromkeys(told["counts"], 0)
+            first = number == 0
+            told["writes"] = told["writes"] if first else []
+            for index, shown in enumerate(told["writes"]):
+                shown.update(outcome="confirmed", ended=True, quorum_ms=140 + index)
+            counts = [self.counted * (first and bound == 250) for bound in (*LATENCY_MS, None)]
+            told["histogram"] |= {"commit": counts, "quorum": counts}
+            return told
+
+    for counted, median in ((12, "146 ms"), (100, "about 175 ms")):
+        feed = Bucket(followers=3, writes=12, rate=120)
+        feed.counted = counted
+        with fake_node(feed) as url:
+            browser.open(url)
+            browser.until(lambda: " confirmed, " in browser.text("#latency-summary"), "counted")
+            assert f"half of them within {median};" in browser.text("#latency-summary")
+            assert "half of the commits within about 175 ms" in browser.text("#latency-summary")
+            browser.browser.get("about:blank")
+
+
+def test_all_that_is_shown_of_a_lost_node_looks_old_and_others_are_offered(browser: Page) -> None:
+    browser.resize(1280)
+    browser.prefer()
+    with fake_node(BusyFeed(followers=3, writes=1, rate=10)) as url:
+        browser.open(url)
+        browser.until(lambda: browser.text("#node-ready") == "ready", "it is ready")
+        assert not browser.shown("#notice")
+    browser.until(lambda: browser.attribute("#connection", "data-state") == "lost", "it is lost")
+    browser.until(lambda: browser.shown("#notice"), "it is said")
+    assert re.search(r"as it was at \d\d:\d\d:\d\d", browser.text("#notice"))
+    pages = browser.js("return [...document.querySelectorAll('#notice a')].map(e => e.href)")
+    assert pages == [f"http://follower{number}:8000/ui" for number in (1, 2, 3)]
+    assert browser.text("#node-ready") == "not known; was: ready"
+    assert browser.attribute("#node-ready", "data-ready") == "unknown"
+    bright = "return arguments[0].filter(s => { for (let e = document.querySelector(s); e;"
+    bright += " e = e.parentElement) if (getComputedStyle(e).opacity < 1) return false;"
+    bright += " return true; })"
+    old = [
+        "#node-ready", "#node-role", "#topology-summary", "#topology", ".wire-switch .state",
+        "#quorum-value", "#waterfall-summary", "#waterfall", "#waterfall-detail", "#rate-now",
+        "#rate", "#histogram", "#latency-summary", "#keys-differ", "#keys",
+    ]  # fmt: skip
+    time.sleep(0.3)  # the picture pales
+    assert browser.js(bright, old) == []
+    own = ["#connection", "#notice", "#results"]
+    assert browser.js(bright, own) == own
+    browser.browser.get("about:blank")
+    browser.console()
+
+
+def test_a_followers_page_is_whole_on_a_phone(page: Page, nodes: Nodes) -> None:
+    page.resize(390)
+    page.open(nodes.followers[0].url)
+    page.until(lambda: page.text(".wire-label").startswith("heard "), "the wire's label")
+    covered = "const [label, ...boxes] = [...document.querySelectorAll("
+    covered += "'.wire-label, #follower-picture rect')].map(e => e.getBoundingClientRect());"
+    covered += "return boxes.some(b => b.left < label.right && label.left < b.right"
+    covered += " && b.top < label.bottom && label.top < b.bottom)"
+    assert page.js(covered) is False
+    lines = "return [...document.querySelectorAll('#read-form label')].map(e => e.offsetHeight)"
+    assert len(set(page.js(lines))) == 1, "each label has one line"
+    rows = "return [...document.querySelectorAll('.top .facts > div')].map(e => e.offsetTop)"
+    first, second, third, fourth = page.js(rows)
+    assert (first, third) == (second, fourth), "two beside each other"
     page.check()
 
 
@@ -464,8 +572,8 @@ def test_a_burst_ends_with_its_node_and_pending_writes_are_followed_no_more(
     page.until(lambda: page.count(".write[data-outcome='pending']") > 0, "writes wait")
     nodes.leader.kill()
     page.until(lambda: "not sent" in page.text("#burst-result"), "the burst is over")
-    assert re.search(r"0 confirmed, [1-9]\d* no_answer; the connection was lost, [89]\d not sent",
-                     page.text("#burst-result"))  # fmt: skip
+    said = r"0 confirmed, [1-9]\d* without an answer; the connection was lost, [89]\d not sent"
+    assert re.search(said, page.text("#burst-result"))
     page.until(lambda: page.count(".write[data-outcome='pending']") == 0, "nothing waits")
     assert "waits for its quorum" not in page.text("#waterfall-detail")
     assert "not followed to its end" in page.text("#waterfall-detail")
@@ -504,6 +612,8 @@ def test_dark_and_light(page: Page, nodes: Nodes) -> None:
     assert light != dark
     for expected in ("light", "dark"):
         page.click("#theme")
+        for name in ("title", "aria-label"):
+            assert page.attribute("#theme", name) == f"Colours: {expected}"
         assert page.text("#theme") == expected
         assert page.js(ground) == (light if expected == "light" else dark)
     page.prefer()

@@ -6,17 +6,17 @@
 // - The more followers, the less often a part is drawn, and a part that takes long is drawn less often still:
 //   fifty followers and a thousand writes a second leave the page room to answer a click.
 
-import { $, setAttr, setText, show } from "./dom.js";
+import { $, clock, el, setAttr, setText, show } from "./dom.js";
 import { Histogram, Rate } from "./charts.js";
 import { Controls } from "./controls.js";
 import { FollowerPage } from "./follower.js";
 import { Keys, compareReplicas } from "./keys.js";
-import { Model } from "./model.js";
+import { Model, nameOf } from "./model.js";
 import { Stream } from "./stream.js";
 import { FLASH_MS, Topology } from "./topology.js";
 import { Waterfall } from "./waterfall.js";
 
-const THEMES = { auto: "as the system has them", light: "light", dark: "dark" };
+const THEMES = { auto: ", as the system has them", light: "", dark: "" };
 
 const model = new Model();
 const controls = new Controls(model);
@@ -64,6 +64,7 @@ let dirty = false;
 let later = 0;
 let laterAt = 0;
 let seeded = "";
+let lostAt = null; // when the connection was lost
 
 function look() {
   if (!wanted) wanted = requestAnimationFrame(draw);
@@ -107,14 +108,35 @@ function drawNode() {
   setText($("node-cluster"), node.cluster ?? "none yet");
   setText($("node-version"), node.software_version);
   const waits = node.waiting_for.join("; ");
-  setText($("node-ready"), node.ready ? "ready" : `waits: ${waits}`);
-  setAttr($("node-ready"), "data-ready", node.ready);
+  const ready = node.ready ? "ready" : `waits: ${waits}`;
+  setText($("node-ready"), lostAt ? `not known; was: ${ready}` : ready);
+  setAttr($("node-ready"), "data-ready", lostAt ? "unknown" : node.ready);
   setText($("waits-text"), waits || "…");
   const title = `${node.node_id} · trikv ${node.role}`;
   if (document.title !== title) document.title = title;
+  drawNotice();
+}
+
+function drawNotice() {
   const deposed = model.leader && !model.leader.leads;
-  setText($("notice"), deposed ? "Another leader has taken over: this node leads no more, and confirms nothing." : "");
-  show($("notice"), Boolean(deposed));
+  const told = [
+    ...(deposed ? ["Another leader has taken over: this node leads no more, and confirms nothing. "] : []),
+    ...(lostAt ? [`This node does not answer: what is shown is as it was at ${clock(lostAt)}. `] : []),
+  ].join("");
+  const pages = lostAt ? otherPages() : [];
+  const shown = `${told}${pages.map(({ href }) => href)}`;
+  show($("notice"), Boolean(told));
+  if ($("notice").dataset.shown === shown) return;
+  setAttr($("notice"), "data-shown", shown);
+  const links = pages.map(({ name, href }) => el("a", { href }, name));
+  $("notice").replaceChildren(told, ...(links.length ? ["Other nodes:", ...links] : []));
+}
+
+/** The pages of the nodes that this one told of. */
+function otherPages() {
+  const followed = model.follower?.leader;
+  const others = [...(followed ? [followed] : []), ...model.links];
+  return others.map((one) => ({ name: nameOf(one), href: `${one.url}/ui` }));
 }
 
 function onState(told) {
@@ -164,6 +186,11 @@ function onConnection(state, more) {
   }[state];
   const shown = $("connection").dataset.state;
   if (state === "connecting" && shown === "lost") return; // lost until it is live again
+  lostAt = state === "lost" ? lostAt ?? new Date() : null;
+  if (model.node) {
+    dirty = true;
+    look();
+  }
   setAttr($("connection"), "data-state", state);
   setText($("connection-text"), said);
   setAttr(document.body, "data-connection", state);
@@ -174,7 +201,7 @@ function chooseTheme(theme) {
   if (theme === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
   setText($("theme"), theme);
-  setAttr($("theme"), "aria-label", `Colours: ${THEMES[theme]}`);
+  for (const name of ["aria-label", "title"]) setAttr($("theme"), name, `Colours: ${theme}${THEMES[theme]}`);
 }
 
 $("theme").addEventListener("click", () => {

@@ -1,6 +1,6 @@
 // How long writes took, and how many there were.
 
-import { axisStep, count, el, ms, niceAbove, onWidth, setAttr, setText, svg } from "./dom.js";
+import { axisStep, count, el, ms, niceAbove, onWidth, setAttr, setText, span, svg } from "./dom.js";
 
 const BINS = 24;
 const HIGH = 84;
@@ -53,20 +53,35 @@ export class Histogram {
     const theory = this.model.theoryMs();
     const mean = sample.count ? ` Mean of the last ${count(sample.count)} seen: ${ms(sample.sumMs / sample.count)} ms` : "";
     const said = mean && theory !== null ? `; in theory ${ms(theory)} ms.` : mean ? "." : "";
-    return `${count(writes)} confirmed, half of them within ${this.#quantile("quorum", 0.5)}; half of the commits within ${this.#quantile("commit", 0.5)}.${mean}${said}`;
+    return `${count(writes)} confirmed, half of them within ${this.#median()}; half of the commits within ${this.#quantile("commit", 0.5)}.${mean}${said}`;
   }
 
   #share(what) {
     return `half within ${this.#quantile(what, 0.5)}, 95 % within ${this.#quantile(what, 0.95)}`;
   }
 
+  /** The median: exact if each write that was counted was seen as well. */
+  #median() {
+    const { histogram, seen: { quorumMs } } = this.model;
+    const counted = histogram.quorum.reduce((sum, n) => sum + n, 0);
+    if (quorumMs.length !== counted) return this.#quantile("quorum", 0.5);
+    const sorted = quorumMs.toSorted((one, other) => one - other);
+    const middle = counted >> 1;
+    return span(counted % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2);
+  }
+
+  /** A quantile of what was counted in buckets: within one it is taken to be spread evenly. */
   #quantile(what, share) {
-    const { histogram } = this.model;
-    const all = histogram[what].reduce((sum, n) => sum + n, 0);
-    let sum = 0;
-    for (const [index, n] of histogram[what].entries()) {
-      sum += n;
-      if (sum >= all * share) return index < histogram.bounds.length ? `${bound(histogram.bounds[index])}` : `more than ${bound(histogram.bounds.at(-1))}`;
+    const { histogram: { bounds, [what]: counts } } = this.model;
+    const wanted = counts.reduce((sum, n) => sum + n, 0) * share;
+    let below = 0;
+    for (const [index, n] of counts.entries()) {
+      if (n && below + n >= wanted) {
+        if (index === bounds.length) return `more than ${span(bounds.at(-1))}`;
+        const from = index ? bounds[index - 1] : 0;
+        return `about ${span(from + ((bounds[index] - from) * (wanted - below)) / n)}`;
+      }
+      below += n;
     }
     return "–";
   }

@@ -1,6 +1,6 @@
 // The laboratory: what can be changed at a leader. Each control sends one request, and says what came of it.
 
-import { $, el, ms, plural, range, setAttr, setText, show } from "./dom.js";
+import { $, clock, count, el, ms, plural, range, setAttr, setText, show } from "./dom.js";
 import { Problem, ask, keyPath, post, saying } from "./api.js";
 import { nameOf } from "./model.js";
 
@@ -8,6 +8,12 @@ const SHOWN_RESULTS = 8;
 const BURST_WRITES = 100;
 const BURST_AT_ONCE = 5;
 const BURST_KEYS = 20;
+const FAILURES = { // of a burst, by the problem's code
+  not_enough_followers: "refused: too few followers can be reached",
+  quorum_not_met: "not confirmed in time",
+  overloaded: "refused: the node has too much to do",
+  no_answer: "without an answer",
+};
 
 export class Controls {
   constructor(model) {
@@ -151,8 +157,9 @@ export class Controls {
         await post("admin/lag", url ? { ...content, follower: url } : content);
         report("done", `lag of ${whose}: ${range(min, max)}`);
       } catch (error) {
-        complain($("lag-max"), problem, error.message);
-        report("failed", `lag of ${whose}`, saying(error));
+        const said = error.message.replaceAll("min_delay_ms", "from").replaceAll("max_delay_ms", "to").replaceAll("<=", "≤").replace(/\d+/g, count);
+        complain($("lag-max"), problem, said);
+        report("failed", `lag of ${whose}`, said);
       }
     });
   }
@@ -265,7 +272,7 @@ export class Controls {
   #burstDone(times, failures, unsent, tookMs) {
     times.sort((one, other) => one - other);
     const at = (share) => ms(times[Math.min(times.length - 1, Math.floor(times.length * share))]);
-    const failed = [...failures].map(([code, n]) => `${n} ${code}`).join(", ");
+    const failed = [...failures].map(([code, n]) => `${n} ${FAILURES[code] ?? code.replaceAll("_", " ")}`).join(", ");
     const stopped = unsent ? `; the connection was lost, ${unsent} not sent` : "";
     const told = `${times.length} confirmed, ${failed || "none failed"}${stopped}`;
     const figures = times.length ? `p50 ${at(0.5)} ms, p95 ${at(0.95)} ms, ${(tookMs / 1000).toFixed(1)} s in all` : "";
@@ -289,8 +296,7 @@ export class Controls {
 
 /** What came of something: a line that is read out as well. A line given is told anew. */
 export function report(kind, what, more = "", line = null, list = $("results")) {
-  const time = new Date().toLocaleTimeString([], { hour12: false });
-  const parts = [el("time", {}, time), el("b", {}, what), ...(more ? [el("span", { class: "more" }, more)] : [])];
+    const parts = [el("time", {}, clock()), el("b", {}, what), ...(more ? [el("span", { class: "more" }, more)] : [])];
   if (line?.isConnected) {
     line.replaceChildren(...parts);
   } else {

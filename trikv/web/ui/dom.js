@@ -49,15 +49,20 @@ export function span(valueMs) {
   return `${Math.floor(valueMs / 60000)} min ${Math.round((valueMs % 60000) / 1000)} s`;
 }
 
-/** A whole number with its thousands set apart. */
+/** A number with its thousands set apart. */
 export function count(value) {
-  return String(value).replace(/\B(?=(\d{3})+(?!\d))/g, "\u2009");
+  return String(value).replace(/^\d+/, (whole) => whole.replace(/\B(?=(\d{3})+$)/g, "\u2009"));
 }
 
-/** A lag range: "no lag", "0–1000 ms". */
+/** A lag range: "no lag", "0–1 000 ms". */
 export function range(min, max) {
   if (max === 0) return "no lag";
-  return min === max ? `${min} ms` : `${min}–${max} ms`;
+  return min === max ? `${count(min)} ms` : `${count(min)}–${count(max)} ms`;
+}
+
+/** A time of day: 21:34:28. */
+export function clock(date = new Date()) {
+  return date.toLocaleTimeString([], { hourCycle: "h23" });
 }
 
 export const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many}`;

@@ -1,8 +1,10 @@
 // The page of a follower: whom it follows, how far it is, and reads that may be stale.
 
-import { $, count, el, onWidth, setAttr, setText, span, svg } from "./dom.js";
+import { $, clock, count, el, onWidth, setAttr, setText, span, svg } from "./dom.js";
 import { ask, keyPath, saying } from "./api.js";
 import { complain, report } from "./controls.js";
+
+const WIRE_LABEL_PX = 140;
 
 export class FollowerPage {
   constructor(model) {
@@ -59,20 +61,22 @@ export class FollowerPage {
   #build(width) {
     const each = Math.min(190, (width - 60) / 2);
     const right = width - each - 4;
+    const narrow = right - each < WIRE_LABEL_PX; // then its label has no room between the two
+    const top = narrow ? 28 : 14;
     const node = (x, kind) => {
-      const name = svg("text", { class: "name", x: x + each / 2, y: 42 });
-      const note = svg("text", { class: "note", x: x + each / 2, y: 61 });
-      return [svg("g", { class: kind }, svg("rect", { x, y: 14, width: each, height: 62, rx: 10 }), name, note), name, note];
+      const name = svg("text", { class: "name", x: x + each / 2, y: top + 28 });
+      const note = svg("text", { class: "note", x: x + each / 2, y: top + 47 });
+      return [svg("g", { class: kind }, svg("rect", { x, y: top, width: each, height: 62, rx: 10 }), name, note), name, note];
     };
     const [leader, leaderName, leaderNote] = node(4, "hub-card");
     const [own, ownName, ownNote] = node(right, "card-of own");
     this.link = svg("a", {}, leader);
     const middle = (each + 4 + right) / 2;
-    this.label = svg("text", { class: "wire-label", x: middle, y: 36 });
+    this.label = svg("text", { class: "wire-label", x: middle, y: narrow ? 16 : top + 22 });
     this.wire = svg("g", { class: "wire", "data-load": "light" },
-      svg("path", { class: "stroke", d: `M${each + 4} 45H${right}` }), this.label);
+      svg("path", { class: "stroke", d: `M${each + 4} ${top + 31}H${right}` }), this.label);
     Object.assign(this, { leaderName, leaderNote, ownName, ownNote });
-    this.picture = svg("svg", { class: "topology-svg", width, height: 90, role: "group", "aria-label": "This node and its leader" }, this.wire, this.link, own);
+    this.picture = svg("svg", { class: "topology-svg", width, height: top + 76, role: "group", "aria-label": "This node and its leader" }, this.wire, this.link, own);
     $("follower-picture").replaceChildren(this.picture);
   }
 
@@ -90,7 +94,7 @@ export class FollowerPage {
     complain($("read-version"), problem, "");
     if (version) path += `?min_version=${encodeURIComponent(version)}`;
     const began = performance.now();
-    const took = () => `after ${Math.round(performance.now() - began)} ms`;
+    const took = () => `after ${count(Math.round(performance.now() - began))} ms`;
     const line = report("waiting", `${key.value} …`, version ? "waits until this node has caught up" : "", null, $("reads"));
     try {
       const told = await ask("GET", path);
@@ -110,5 +114,5 @@ function since(heardMs) {
 function watermark(follower) {
   if (!follower.watermark_us) return "nothing yet";
   const at = new Date(follower.watermark_us / 1000);
-  return `${at.toLocaleTimeString([], { hour12: false })}.${String(at.getMilliseconds()).padStart(3, "0")}`;
+  return `${clock(at)}.${String(at.getMilliseconds()).padStart(3, "0")}`;
 }

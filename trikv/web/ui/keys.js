@@ -1,9 +1,11 @@
-// The newest keys, and which replica has their newest version: "=" has it, "≠" does not yet.
+// The newest keys, and which replica has their newest version: "=" has it, "…" is on its way, "≠" goes nowhere:
+// its wire is cut or down.
 
-import { $, count, el, onWidth, setAttr, setText, show } from "./dom.js";
+import { $, clock, count, el, onWidth, setAttr, setText, show } from "./dom.js";
 import { ask, saying } from "./api.js";
-import { compareVersions, nameOf } from "./model.js";
+import { SHOWN_KEYS, compareVersions, nameOf } from "./model.js";
 
+const SIGNS = { same: "=", coming: "…", differs: "≠" };
 const MANY = 10;
 const CHARACTER_PX = 7;
 const REPLICAS_SHARE = 0.68; // of the table's width, beside the keys
@@ -31,18 +33,16 @@ export class Keys {
       this.#build(links);
     }
     while (this.rows.length < keys.length) this.#addRow(links);
-    let differ = 0;
+    const found = { same: 0, coming: 0, differs: 0 };
     this.rows.forEach((row, index) => {
       const key = keys[index];
       show(row.element, Boolean(key));
-      if (key) differ += this.#drawRow(row, key, links);
+      if (key) found[this.#drawRow(row, key, links)] += 1;
     });
     show(this.table, keys.length > 0);
-    const told = !keys.length ? "nothing written yet"
-      : differ ? `${count(differ)} ${differ === 1 ? "key differs" : "keys differ"}`
-      : keys.length === 1 ? "it is the same everywhere" : "the same everywhere";
-    setText(this.heading, told);
-    setAttr(this.heading, "data-differ", differ > 0);
+    setText(this.heading, inWords(found, keys.length));
+    setAttr(this.heading, "data-differ", found.differs > 0);
+    setAttr(this.heading, "data-coming", found.coming > 0);
   }
 
   #build(links) {
@@ -82,21 +82,18 @@ export class Keys {
       setText(row.name, key.deleted ? `${key.name} (deleted)` : key.name);
       setAttr(row.name, "title", `${key.name}\n${key.version}`);
     }
-    let differs = 0;
+    let worst = "same";
     links.forEach((link, index) => {
-      const has = this.model.has(key, link);
+      const gone = link.state === "cut" || link.state === "down";
+      const found = this.model.has(key, link) ? "same" : gone ? "differs" : "coming";
       const cell = row.cells[index];
-      differs |= !has;
-      if (cell.has === has) return;
-      cell.has = has;
-      cell.className = has ? "same" : "differs";
-      setText(cell, has ? "=" : "≠");
+      if (found === "differs" || worst === "same") worst = found;
+      if (cell.className === found) return;
+      cell.className = found;
+      setText(cell, SIGNS[found]);
     });
-    if (row.differs !== differs) {
-      row.differs = differs;
-      row.element.className = differs ? "row-differs" : "";
-    }
-    return differs;
+    setAttr(row.element, "class", `row-${worst}`);
+    return worst;
   }
 
   /** Keys that were there before the page: from the leader's own list. */
@@ -104,11 +101,22 @@ export class Keys {
     try {
       const { items } = await ask("GET", "kv?limit=500");
       items.sort((one, other) => compareVersions(one.version, other.version));
-      for (const { key, version } of items.slice(-30)) this.model.noteKey(key, version, false);
+      for (const { key, version } of items.slice(-SHOWN_KEYS)) this.model.noteKey(key, version, false);
     } catch {
       // They come as they are written.
     }
   }
+}
+
+/** How many of the keys that are shown differ. Where all do, older ones may as well. */
+function inWords({ coming, differs }, keys) {
+  if (!keys) return "nothing written yet";
+  const told = [];
+  const all = (n) => `${count(n)}${n === SHOWN_KEYS ? " or more" : ""}`;
+  if (differs) told.push(differs === 1 ? "1 key differs" : `${all(differs)} keys differ`);
+  if (coming) told.push(`${all(coming)} on ${coming === 1 ? "its" : "their"} way`);
+  if (told.length) return told.join(", ");
+  return keys === 1 ? "it is the same everywhere" : "the same everywhere";
 }
 
 /** The number of a narrow column: of the first, and of each fifth. */
@@ -149,7 +157,7 @@ function comparison({ leader, followers }) {
   });
   const match = followers.filter((one) => one.status === "match").length;
   return el("div", { class: "scroll" },
-    el("p", { role: "status" }, `${match} of ${followers.length} followers match the leader, at ${new Date().toLocaleTimeString()}. `, close),
+    el("p", { role: "status" }, `${match} of ${followers.length} followers match the leader, at ${clock()}. `, close),
     el("table", { class: "compare-table" },
       el("thead", {}, el("tr", {}, ...["replica", "compared", "records", "digest", "keys that differ"].map((text) => el("th", { scope: "col" }, text)))),
       el("tbody", {}, el("tr", {}, el("th", { scope: "row" }, `${leader.node_id} (leader)`), el("td"), el("td", { class: "number" }, count(leader.records)), el("td", { class: "digest", title: leader.digest }, leader.digest.slice(0, 8)), el("td")), ...rows)));

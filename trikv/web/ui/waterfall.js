@@ -7,7 +7,7 @@
 //   once they come no more, the rows are the newest writes.
 // - A row that is chosen, by pointer or keyboard, tells its follower's times in words below.
 
-import { axisStep, el, mayMove, ms, niceAbove, onWidth, setAttr, setText, svg, tip } from "./dom.js";
+import { axisStep, count, el, mayMove, ms, niceAbove, onWidth, setAttr, setText, svg, tip } from "./dom.js";
 import { nameOf } from "./model.js";
 
 const ROWS = 12;
@@ -262,7 +262,7 @@ export class Waterfall {
     const x = this.#x(elapsed);
     setAttr(row.wait, "width", Math.max(0, x - LEFT));
     setAttr(row.now, "d", `M${x} 1v${row.height - 2}`);
-    setText(row.times, `${Math.round(elapsed / 10) * 10} ms`);
+    setText(row.times, `${count(Math.round(elapsed / 10) * 10)} ms`);
   }
 
   #inWords(row, outcome, acknowledged) {
