@@ -25,15 +25,18 @@ TELLING = re.compile(r"[{]|written|the wire|trikv: not done|exit code|quorum \d+
 
 
 def blocks() -> list[tuple[list[str], list[str]]]:
-    """Each console block of the sections before the dead leader: commands, and what they print."""
+    """Each block of the sections before the dead leader: commands, and what they print.
+
+    A block of both is a console's; one to be pasted is `sh`, and what it prints is the `text` after it.
+    """
     text = TUTORIAL.read_text(encoding="utf-8").partition("## 8.")[0]
     found = []
-    for block in re.findall(r"^```console\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-        block = block.replace("\n ", "")  # an answer of one line that is laid out
-        lines = block.splitlines()
+    block = r"^```console\n(.*?)^```$|^```sh\n([^`]*)^```\n[^`]*^```text\n(.*?)^```$"
+    for shown, pasted, printed in re.findall(block, text, re.DOTALL | re.MULTILINE):
+        lines = shown.replace("\n ", "").splitlines()  # an answer of one line may be laid out
         typed = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
-        printed = [line for line in lines if TELLING.match(line)]
-        found.append((typed, printed))
+        told = [line for line in lines if TELLING.match(line)]
+        found.append((typed + pasted.splitlines(), told + printed.splitlines()))
     return found
 
 

@@ -299,6 +299,13 @@ def test_the_readme_has_the_two_commands_in_sh_and_powershell() -> None:
         assert ("powershell", f"{in_powershell(command)}\n") in blocks
 
 
+@pytest.mark.parametrize("page", [README, CLI, TUTORIAL], ids=lambda page: page.name)
+def test_where_trikv_is_typed_without_a_path_it_was_said_how_it_is_found(page: Path) -> None:
+    before, typed, _ = text_of(page).partition("\n$ trikv ")
+    assert typed
+    assert 'export PATH="$PWD/.venv/bin:$PATH"\n' in before
+
+
 def in_powershell(command: str) -> str:
     """A chain of commands as PowerShell takes it, from its first versions on."""
     steps = command.replace("python3 -m venv", "py -m venv").split(" && ")

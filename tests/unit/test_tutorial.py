@@ -12,13 +12,15 @@ from tests.unit.test_docs import TUTORIAL, text_of
 from trikv.cli.main import trikv
 from trikv.web.routes import ROUTES
 
-LINES = re.findall(r"^(?:\$ .*|[.]venv/bin/trikv .*)$", text_of(TUTORIAL), re.MULTILINE)
+LINES = re.findall(
+    r"^(?:\$ .*|[.]venv/bin/trikv .*|curl .*|WRITTEN=.*)$", text_of(TUTORIAL), re.MULTILINE
+)
 #: What is typed, wherever in a line: after a prompt, in a loop, in a substitution, beside others.
 TYPED = [
     typed
     for line in LINES
     for typed in re.findall(
-        r"(?:^\$ |^[.]venv/bin/|; |do |until |\$\()((?:trikv|curl) [^;)]*)", line
+        r"(?:^|^\$ |^[.]venv/bin/|; |do |until |\$\()((?:trikv|curl) [^;)]*)", line
     )
 ]
 COMMANDS = [part for part in TYPED if part.startswith("trikv ")]
@@ -61,3 +63,11 @@ def test_what_a_healed_wire_brings_is_waited_for() -> None:
             r"^\$ trikv heal .*?^\$ ([^\n]*curl[^\n]*)", block, re.DOTALL | re.MULTILINE
         ):
             assert read.startswith("until curl -sf "), read
+
+
+def test_what_is_to_be_pasted_at_once_is_nothing_but_commands() -> None:
+    (block,) = re.findall(r"Paste these[^`]*^```(.*?)^```$", text_of(TUTORIAL), re.DOTALL | re.M)
+    language, *lines = block.splitlines()
+    assert language == "sh"
+    assert len(lines) == 4
+    assert not [line for line in lines if line.startswith(("$ ", "{"))]
