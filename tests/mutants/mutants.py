@@ -397,6 +397,15 @@ _ALL = (
         noticed=ITS_TEST,
     ),
     Mutant(
+        "a change that forgets a pending one",
+        "trikv.takeover.quorum_change",
+        "                (*leader.in_force, *self.configuration.all_voters),\n",
+        "                (*leader.in_force, *self.configuration.previous),\n",
+        # Not by a few walks: it takes three changes, and a takeover by those that the last asks for.
+        "tests/simulation/test_reconfiguration.py",
+        noticed=rf"{ITS_TEST}|{BROKEN}",
+    ),
+    Mutant(
         "an acknowledgement of a syncing follower counts",
         "trikv.replication.outbox",
         "            if live or batch not in self._held:\n",

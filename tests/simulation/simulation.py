@@ -168,7 +168,10 @@ class Simulation:
         self.fleet.disarm()
         for disk in self.fleet.disks.values():
             disk.full, disk.failing, disk.slow_s = False, False, 0.0
-        self.left_out = None
+        if self.left_out is not None:  # its leader was started without that member
+            self.left_out = None
+            if self.fleet.is_up(self.leader):
+                self.fleet.crash(self.leader)
         with trio.move_on_after(seconds):
             while not self._all_live():
                 self._end_those_in_the_wrong_role()

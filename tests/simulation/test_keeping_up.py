@@ -91,3 +91,19 @@ async def test_one_that_stalls_holds_up_the_writers_for_a_second_once(
     await load.run(20)
     assert load.left_live == {"http://follower3"}
     assert load.longest_wait_s < 1.5
+
+
+async def test_with_quorum_0_no_follower_holds_up_a_writer(autojump_clock: MockClock) -> None:
+    async def slow(base: str, target: str, sent: bytes | None) -> None:
+        if target == "/replicate":
+            await trio.sleep(4)
+
+    operations = [{"op": "put", "key": f"key{i}", "value": i} for i in range(BATCH)]
+    body = msgspec.json.encode({"operations": operations})
+    network = MemoryNetwork()
+    async with open_cluster(1, network=network, write_quorum=0) as cluster:
+        network.before = slow
+        began = trio.current_time()
+        for _ in range(30):
+            assert (await call(cluster.node, "POST", "/batch", body)).status == 200
+        assert trio.current_time() - began < 0.5

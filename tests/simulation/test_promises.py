@@ -10,6 +10,7 @@ from trio.testing import MockClock
 from tests.simulation.disk import SimulatedStore
 from tests.simulation.fleet import Fleet, open_fleet
 from tests.support import until
+from trikv.errors import PeerFailed
 from trikv.model.version import Epoch
 from trikv.storage.store import Store
 
@@ -224,3 +225,29 @@ async def test_a_promise_is_synced_whatever_the_durability(autojump_clock: MockC
         await trio.sleep(10)
         status, body = await fleet.put("n0", "k", 1)
         assert (status, body["code"]) == (503, "not_ready"), "two leaders confirm"
+
+
+# -- asking again: what it costs ------------------------------------------------------------------------
+
+
+async def test_a_member_that_fails_every_second_time_ends_no_takeover_and_is_not_flooded(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet(2, write_quorum=1) as fleet:
+        assert (await fleet.put("n0", "a", 1))[0] == 200
+        await fleet.wait_quiet("n0")
+        fleet.crash("n0")
+        fleet.crash("n1")
+        asked = 0
+
+        async def fail_each_second(base: str, target: str, body: bytes | None) -> None:
+            nonlocal asked
+            if target == "/replica/promise" and base == "http://n2":
+                asked += 1
+                if asked % 2 == 0:
+                    raise PeerFailed(f"{base}{target}: refused")
+
+        fleet.network.before = fail_each_second
+        await fleet.start("n0", leads=True, write_quorum=1)
+        await fleet.wait_leads("n0", timeout_s=20)
+        assert asked < 10

@@ -487,3 +487,31 @@ def kept_in_mind(fleet: Fleet, name: str) -> tuple[Voters, ...]:
     found = configuration_in(fleet.stores[name].get(KEY))
     assert found is not None
     return found[1].all_voters
+
+
+async def test_a_change_that_goes_back_and_forth_forgets_nothing_that_is_not_settled(
+    autojump_clock: MockClock,
+) -> None:
+    """2 → 4, in force and unsettled; → 2, pending; → 4: the record must still name 2."""
+    async with open_fleet(4, write_quorum=2) as fleet:
+        leader = fleet.nodes["n0"].require_leader()
+        for url in ("http://n3", "http://n4"):
+            leader.lag.set(LagRange(60_000, 60_000), url)
+        assert (await fleet.put("n0", "w", 1))[0] == 200  # under 2: on n0, n1 and n2
+        leader.lag.set(LagRange(0, 0))
+        assert (await change(fleet, 4))[0] == 200
+        fleet.cut.add(frozenset(("n0", "n4")))  # so the next change stays pending
+        with trio.move_on_after(0.5):
+            await change(fleet, 2)
+        fleet.cut.clear()
+        await fleet.wait_live("n0", 4)
+        with trio.move_on_after(0.5):
+            await change(fleet, 4)
+        await until(lambda: fleet.stores["n3"].state.watermark.timestamp_us > 0)
+        assert sorted({v.write_quorum for v in kept_in_mind(fleet, "n0")}) == [2, 4]
+        for name in fleet.names:
+            fleet.crash(name)
+        await fleet.start("n4")
+        await fleet.start("n3", leads=True, write_quorum=2)
+        await trio.sleep(20)
+        assert fleet.nodes["n3"].leader is None  # for 4 it takes one promise, for 2 it takes three

@@ -139,3 +139,87 @@ async def test_a_commit_that_ends_while_the_background_nursery_closes_is_left_to
         (follower,) = cluster.followers.values()
         await trio.sleep(1)
         assert follower.store.get("late") is None
+
+
+async def test_with_lag_no_more_writes_begin_than_outboxes_have_places_for(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is a batch of its own then: the last free place is for one of those that wait."""
+    monkeypatch.setattr("trikv.replication.outbox.MAX_OUTBOX_BATCHES", 5)
+    async with open_cluster(3, write_quorum=1) as cluster:
+        cluster.leader.lag.set(LagRange(900, 1000))
+        statuses: list[int] = []
+
+        async def write(key: str) -> None:
+            statuses.append((await put(cluster.node, key, 1))[0])
+
+        async with trio.open_nursery() as nursery:
+            for index in range(20):
+                nursery.start_soon(write, f"k{index}")
+        assert statuses == [200] * 20
+        assert cluster.leader.live_links == 3
+
+
+async def test_acknowledgements_are_remembered_while_an_older_write_holds_the_watermark_down(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_cluster(3, write_quorum=2) as cluster:
+        slow_lag(cluster, 0, 0, 10_000)
+        assert (await put(cluster.node, "old", 1))[0] == 200
+        slow_lag(cluster, 0, 0, 0)
+        cluster.network.nodes.pop(cluster.urls[0])
+        await until(lambda: cluster.leader.live_links == 2)
+        assert (await put(cluster.node, "new", 2))[0] == 200
+        await trio.sleep(0.5)  # all of its deliveries have ended
+        record = await cluster.leader.confirm_read(lambda: cluster.node.store.get("new"), 1.0)
+        assert record is not None
+        assert record.value == "2"
+
+
+async def test_a_change_whose_client_has_left_keeps_its_place_until_it_is_committed(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_cluster(0, write_quorum=0, max_inflight_writes=4) as cluster:
+        committer, leader = cluster.node.committer, cluster.leader
+        inner = committer._run_blocking
+        disk = trio.Event()
+
+        async def hang(work: Any) -> Any:
+            await disk.wait()
+            return await inner(work)
+
+        committer._run_blocking = hang
+        codes: list[str] = []
+        for index in range(20):
+            with trio.move_on_after(0.1):
+                status, body = await put(cluster.node, f"k{index}", 1)
+                codes.append(body.get("code", str(status)))
+        assert codes == ["overloaded"] * 16
+        assert leader.inflight_writes == 4
+        disk.set()
+        await until(lambda: leader.inflight_writes == 0)
+        assert (await put(cluster.node, "after", 1))[0] == 200
+
+
+async def test_a_write_that_waits_for_room_is_refused_unwritten_once_a_stop_begins(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trikv.replication.outbox.MAX_OUTBOX_RECORDS", 1)
+    async with open_cluster(1, write_quorum=1) as cluster:
+        cluster.leader.lag.set(LagRange(3000, 3000))
+        answers: list[tuple[int, str]] = []
+
+        async def write(key: str) -> None:
+            status, body = await put(cluster.node, key, 1)
+            answers.append((status, body.get("code", "")))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, "first")
+            await trio.sleep(1)
+            nursery.start_soon(write, "waits")
+            await trio.sleep(0.5)
+            cluster.node.begin_stop()
+            await trio.sleep(0.2)
+            assert answers == [(503, "not_ready")]
+        assert answers[1:] == [(200, "")]  # what has begun goes on
+        assert cluster.node.store.get("waits") is None

@@ -107,3 +107,12 @@ def test_a_quorum_is_idle_if_enough_links_are() -> None:
         return quorum_is_idle(wires, lambda names: len(names) >= quorum)
 
     assert [idle(quorum) for quorum in range(6)] == [True, True, True, False, False, False]
+    assert quorum_is_idle([], lambda names: True)  # quorum 0, and nobody live
+
+
+def test_a_session_that_ended_with_a_request_in_flight_makes_no_link_idle() -> None:
+    idle = Idle()
+    for tenth in range(100):
+        idle.look(tenth / 10, tenth / 10)
+    idle.look(10.0, 2.0)  # what was in flight does not count any more
+    assert 0 <= idle.share <= 0.1

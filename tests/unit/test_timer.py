@@ -147,6 +147,7 @@ def test_the_kernels_timer_is_closed_with_what_it_was_for() -> None:
     async def main() -> int:
         timer = KernelTimer()
         fd = timer._fd
+        assert fd is not None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Sleeper(timer).run)
             await wait_all_tasks_blocked()

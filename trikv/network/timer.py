@@ -88,18 +88,22 @@ class KernelTimer(Timer):
     def __init__(self) -> None:
         """Raises OSError where the system has no such timers, or no file descriptors left."""
         super().__init__()
-        self._fd = _timerfd_create()
+        self._fd: int | None = _timerfd_create()
 
     def set(self, due: float) -> None:
-        _timerfd_settime(self._fd, max(due - trio.current_time(), 0.0))
+        if self._fd is not None:
+            _timerfd_settime(self._fd, max(due - trio.current_time(), 0.0))
 
     async def wait(self) -> None:
+        assert self._fd is not None
         await trio.lowlevel.wait_readable(self._fd)
         with suppress(BlockingIOError):  # it was set again meanwhile
             os.read(self._fd, 8)  # how often it went off
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd is not None:
+            os.close(self._fd)
+        self._fd = None
 
 
 def best_timer() -> Timer:

@@ -141,7 +141,7 @@ class Node:
         self.stopping.set()
         self.feed.wake()
         if self.leader is not None:
-            self.leader.progress()
+            self.leader.begin_stop()
         if self.follower is not None:
             self.follower.wake()
 
@@ -232,8 +232,9 @@ class Node:
                     while self.store.buffers:
                         await self._empty_buffer_a_little()
                 except StorageFailed:  # a full disk can be read yet
-                    return await self.run_blocking(partial(self.store.as_if_emptied, work))
-                return await self.run_blocking(work)
+                    work = partial(self.store.as_if_emptied, work)
+                async with self.committer.reading:
+                    return await self.run_blocking(work)
 
     async def empty_buffer_at_rest(self) -> None:
         """Have the buffer emptied where no large write has come for a while.

@@ -108,9 +108,11 @@ class Leader:
         self._clock = clock
         self._issued = Issued(clock.last_us)
         self._max_inflight_writes = max_inflight_writes
+        self._takes_writes = True
         self._stopping = False
         self._waits_for_room = trio.Lock()
-        self._coming_records = self._coming_bytes = 0  # of writes that are being committed
+        self._coming_writes = 0  # that are being committed,
+        self._coming_records = self._coming_bytes = 0  # and what they are
         self._hurried: set[Link] = set()
         self._hurried_until = -math.inf
         self._progress = trio.Event()
@@ -203,6 +205,17 @@ class Leader:
                 link.retire()
             self.progress()
 
+    def begin_stop(self) -> None:
+        """Take no more writes, nor let any wait for room; all that has begun goes on."""
+        self._takes_writes = False
+        self.progress()
+
+    def _check_takes_writes(self) -> None:
+        """Raises NotReady."""
+        self.check_leads()
+        if not self._takes_writes:
+            raise NotReady("this node is stopping", waiting_for=[])
+
     def check_leads(self) -> None:
         """Raises NotReady."""
         if self.deposed is not None:
@@ -230,7 +243,7 @@ class Leader:
         return confirmed
 
     async def _write(self, operations: Sequence[Operation]) -> Write:
-        self.check_leads()
+        self._check_takes_writes()
         if self.inflight_writes >= self._max_inflight_writes:
             raise Overloaded(
                 f"{self.inflight_writes} writes are in flight already", retry_after_s=RETRY_AFTER_S
@@ -260,7 +273,8 @@ class Leader:
         records += self._coming_records
         size += self._coming_bytes
         live = [link for link in self.links if link.live]
-        roomy = {link.name for link in live if link.outbox.has_room(records, size)}
+        batches = 1 + self._coming_writes if self.lag.is_on else 1  # with lag each is a group
+        roomy = {link.name for link in live if link.outbox.has_room(records, size, batches)}
         if not self.enough(roomy):
             return False
         if len(roomy) == len(live):
@@ -281,7 +295,7 @@ class Leader:
                     # One that stalls brings nothing about.
                     with trio.move_on_after(pacing.ROOM_LOOK_S):
                         await self.until_progress()
-                    self.check_leads()
+                    self._check_takes_writes()
             return
         raise Overloaded(
             f"followers have not taken what came before within {self.write_timeout_s:g} s",
@@ -321,7 +335,13 @@ class Leader:
         # No checkpoint before the version is issued.
         write = Write(self.in_force, len(operations), size)
         self._submit(make, write)
-        await write.decided.wait()
+        try:
+            await write.decided.wait()
+        except trio.Cancelled:
+            if write.commit_ms is None:  # its change waits for the disk yet, and keeps its place
+                write.abandoned = True
+                self.inflight_writes += 1
+            raise
         if write.error is not None:
             raise write.error
         if write.confirmed_by is None:
@@ -360,8 +380,10 @@ class Leader:
             return pairs
 
         def then(pairs: Sequence[Pair] | None, error: TrikvError | None) -> None:
+            self._coming_writes -= 1
             self._coming_records -= write.records
             self._coming_bytes -= write.size
+            self.inflight_writes -= write.abandoned
             write.commit_ms = write.elapsed_ms()
             if pairs:
                 self.tally.commit_ms.observe(write.commit_ms)
@@ -380,6 +402,7 @@ class Leader:
             ):
                 self.superseded(f"this node has promised {promised}")
 
+        self._coming_writes += 1
         self._coming_records += write.records
         self._coming_bytes += write.size
         try:

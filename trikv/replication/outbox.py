@@ -101,12 +101,12 @@ class Outbox:
         """Whether anything is to be sent."""
         return bool(self._queue)
 
-    def has_room(self, records: int, size: int) -> bool:
-        """Return whether it would take one more batch, of so much."""
+    def has_room(self, records: int, size: int, batches: int = 1) -> bool:
+        """Return whether it would take so many more batches, of so much together."""
         return (
             self.records + records <= MAX_OUTBOX_RECORDS
             and self.size + size <= MAX_OUTBOX_BYTES
-            and len(self._held) < MAX_OUTBOX_BATCHES
+            and len(self._held) + batches <= MAX_OUTBOX_BATCHES
         )
 
     def reserve(self, content: Encoded) -> OutgoingBatch:

@@ -67,6 +67,9 @@ class Idle:
         idle = 0.0
         if 0 < elapsed_s <= 2 * ROOM_LOOK_S:
             idle = 1 - (busy_s - self._busy_s) / elapsed_s
+            idle = min(
+                max(idle, 0.0), 1.0
+            )  # what was in flight when a session ended does not count
         kept = math.exp(-elapsed_s / IDLE_WINDOW_S)
         self.share = self.share * kept + (1 - kept) * idle
         self._looked_at_s, self._busy_s = now_s, busy_s
@@ -112,8 +115,13 @@ def hurried(
 
 
 def quorum_is_idle(live: Iterable[Paced], enough: Callable[[Set[str]], bool]) -> bool:
-    """Return whether a quorum of links could take twice of what it is given."""
+    """Return whether a quorum of links could take twice of what it is given.
+
+    With quorum 0 nobody is waited for: no link holds up a writer.
+    """
     names: set[str] = set()
+    if enough(names):
+        return True
     for link in sorted(live, key=lambda link: -link.idle.share):
         names.add(link.name)
         if enough(names):

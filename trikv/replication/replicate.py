@@ -30,6 +30,10 @@ from trikv.replication.link import Link
 from trikv.replication.outbox import OutgoingBatch
 from trikv.replication.write import Ack, CommitGroup, Delivery
 
+#: Acknowledgements are remembered for so many writes whose deliveries have all ended. A watermark says
+#: the same, but an older delivery that waits out its lag may hold it down meanwhile.
+MAX_ENDED_WRITES = 4096
+
 
 class Replication:
     """The commit groups of one leadership that are on their way to its followers."""
@@ -52,6 +56,7 @@ class Replication:
         self._write_timeout_s = write_timeout_s
         self._progress = progress
         self._groups: dict[Version, CommitGroup] = {}  # by the version of each of their writes
+        self._ended: dict[Version, Set[str]] = {}  # who has acknowledged them; the oldest first
 
     def begin(self, group: CommitGroup, links: Sequence[Link]) -> None:
         """Send a group that was committed just now to all followers."""
@@ -106,6 +111,9 @@ class Replication:
             group.decide()
             for write in group.writes:
                 del self._groups[write.version]
+                self._ended[write.version] = group.count.acked
+                if len(self._ended) > MAX_ENDED_WRITES:
+                    del self._ended[next(iter(self._ended))]
             self._progress()
 
     def _note(self, group: CommitGroup, ack: Ack) -> None:
@@ -113,6 +121,6 @@ class Replication:
         self._progress()
 
     def acknowledged(self, version: Version) -> Set[str]:
-        """Return the followers, by node id, that have acknowledged a write that is still on its way."""
+        """Return the followers, by node id, that have acknowledged a write, unless it is long ago."""
         group = self._groups.get(version)
-        return frozenset() if group is None else group.count.acked
+        return self._ended.get(version, frozenset()) if group is None else group.count.acked

@@ -75,6 +75,8 @@ class Write:
         """How many followers had acknowledged it when it was confirmed."""
         self.group: CommitGroup | None = None
         """Once it is committed."""
+        self.abandoned = False
+        """Whoever asked for it has left before it was committed."""
 
     def elapsed_ms(self) -> float:
         return (trio.current_time() - self.began) * 1000

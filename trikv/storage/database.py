@@ -177,7 +177,8 @@ class Database:
         """
         self._log_pages = 0
         with suppress(apsw.Error):
-            self.writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            _, pages, written = self.writer.execute("PRAGMA wal_checkpoint(PASSIVE)").get
+            self._log_pages = pages - written  # all of it, but where somebody was reading
 
 
 def log_of(path: Path) -> Path:

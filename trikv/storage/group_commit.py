@@ -155,6 +155,8 @@ class Committer:
         """Called when a change could not be committed. It must not wait, nor raise."""
         self.busy_since: float | None = None
         """When the transaction under way began, in trio's time."""
+        self.reading = trio.Lock()
+        """Held while a page is read, and during a checkpoint: beside a reader it could not end."""
         self._store = store
         self._run_blocking = run_blocking
         self._disk = disk
@@ -227,7 +229,8 @@ class Committer:
                     group = [self._waiting.popleft() for _ in range(most)]
                     await self._commit_group(group)
                 if self._store.database.checkpoint_is_due():
-                    await self._run_blocking(self._store.database.checkpoint)
+                    async with self.reading:
+                        await self._run_blocking(self._store.database.checkpoint)
                 self._busy = False
                 if self._waiting:
                     await trio.lowlevel.checkpoint()

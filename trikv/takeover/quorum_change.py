@@ -77,7 +77,8 @@ class Reconfiguration:
             wanted = self.configuration.changed_to(
                 self.configuration.members,
                 write_quorum,
-                (*leader.in_force, *self.configuration.previous),
+                # Also those of a change that is pending: it may have been in force before.
+                (*leader.in_force, *self.configuration.all_voters),
             )
             # A client that leaves does not take back what is committed: this leader must go by it. The
             # commit ends by itself, with the node at the latest.

@@ -114,6 +114,7 @@ class Takeover:
         while True:
             await self._gather(candidate)
             if not await self._ask_again(candidate):
+                await trio.sleep(RETRY_S * self._rng.uniform(0.5, 1.0))
                 continue
             configuration = self._newest_configuration()
             members = self._members()
@@ -154,9 +155,15 @@ class Takeover:
         an emptied one. Raises Superseded.
         """
         before = {url: told.state.instance for url, told in self._heard.items()}
+
+        async def ask_again(url: str) -> None:
+            await self._ask(url, candidate)
+            if url not in self._heard:  # one failure more is none: it has promised already
+                await self._ask(url, candidate)
+
         async with _open_nursery() as nursery:
             for url in before:
-                nursery.start_soon(self._ask, url, candidate)
+                nursery.start_soon(ask_again, url)
         _check_own_promise(self._store, candidate.epoch)
         same = all(
             self._heard[url].state.instance == instance
