@@ -157,6 +157,8 @@ def _shown_path(target: bytes) -> str:
     path = _path(target).decode("ascii", "replace")
     if path.startswith("//"):  # Werkzeug drops slashes there, and //kv/a is not /kv/a
         path = f"/%2F{path[2:]}"
+    elif not path.startswith(("/", "*")):  # and adds one here, and batch is not /batch
+        path = f"/%2F{path}"
     return path
 
 
