@@ -200,6 +200,9 @@ def test_a_write_that_is_not_confirmed_says_so(page: Page, nodes: Nodes) -> None
     set_lag(nodes, 2500, 2500)
     write(page, "unsure", "1")
     page.until(lambda: "waits for 3 followers" in page.text("#results"), "it is said to wait")
+    times = f"{row('unsure')} .times"
+    large = "1\u2009[0-9]{3} ms"
+    page.until(lambda: re.fullmatch(large, page.text(times)), "as all large numbers are written")
     page.until(lambda: "unsure: not confirmed" in page.text("#results"), "its outcome is told")
     assert "503 quorum_not_met" in page.text("#results")
     page.until(lambda: page.attribute(row("unsure"), "data-outcome") == "unconfirmed", "and drawn")

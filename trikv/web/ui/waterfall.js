@@ -186,7 +186,7 @@ export class Waterfall {
       const x = this.#x(at);
       const anchor = at === 0 ? "start" : x > this.width - 30 ? "end" : "middle";
       marks.push(svg("text", { x: at === 0 ? 0 : x, y: 12, "text-anchor": anchor },
-        at === 0 ? "0" : this.axisMs >= 3000 ? `${+(at / 1000).toFixed(1)} s` : `${+at.toFixed(1)} ms`));
+        at === 0 ? "0" : this.axisMs >= 3000 ? `${+(at / 1000).toFixed(1)} s` : `${count(+at.toFixed(1))} ms`));
       marks.push(svg("path", { d: `M${x} 16v4` }));
     }
     setAttr(this.axis, "width", "100%");
