@@ -40,8 +40,12 @@ def nodes(cluster: Nodes) -> Nodes:
     for follower in cluster.followers:
         leader.ask("POST", "/admin/partition", {"follower": follower.url, "cut": False})
     leader.ask("POST", "/admin/lag", {"min_delay_ms": 0, "max_delay_ms": 0})
-    cluster.wait_live(5)
-    assert leader.ask("POST", "/admin/quorum", {"write_quorum": 3}).status_code == 200
+
+    def is_set() -> bool:  # links go down for a moment when a leader wakes that was paused
+        cluster.wait_live(5)
+        return leader.ask("POST", "/admin/quorum", {"write_quorum": 3}).status_code == 200
+
+    until(is_set, "a quorum of 3")
     return cluster
 
 

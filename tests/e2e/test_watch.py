@@ -68,7 +68,8 @@ class Curl:
                 name, _, text = line.partition(": ")
                 event[name] = text
             else:
-                self._take(event["event"], json.loads(event["data"]), event.get("id"))
+                if "data" in event:  # else it says when to come again
+                    self._take(event["event"], json.loads(event["data"]), event.get("id"))
                 event = {}
 
     def _take(self, kind: str, data: Any, resume: str | None) -> None:
