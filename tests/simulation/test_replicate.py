@@ -223,3 +223,17 @@ async def test_a_write_that_waits_for_room_is_refused_unwritten_once_a_stop_begi
             assert answers == [(503, "not_ready")]
         assert answers[1:] == [(200, "")]  # what has begun goes on
         assert cluster.node.store.get("waits") is None
+
+
+async def test_acknowledgements_are_remembered_for_so_many_writes(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trikv.replication.replicate.MAX_ENDED_WRITES", 2)
+    async with open_cluster(1, write_quorum=1) as cluster:
+        async with watched(cluster) as seen:
+            for index in range(3):
+                assert (await put(cluster.node, "k", index))[0] == 200
+        await trio.sleep(0.1)
+        replication = cluster.leader._replication
+        assert replication is not None
+        assert [len(replication.acknowledged(one.version)) for one in seen] == [0, 1, 1]

@@ -171,3 +171,12 @@ async def test_the_best_timer_is_the_kernels_or_else_trios(monkeypatch: pytest.M
         assert type(best_timer()) is Timer
     with pytest.raises(OSError, match="Bad file descriptor"):
         timers._timerfd_settime(-1, 1.0)
+
+
+@linux
+async def test_a_kernels_timer_that_is_closed_is_not_set_any_more() -> None:
+    """A delivery may still begin to sleep while its leadership is torn down."""
+    timer = KernelTimer()
+    timer.close()
+    timer.set(trio.current_time() + 1)
+    timer.close()
