@@ -109,3 +109,13 @@ def test_files_that_others_may_use_are_told_with_their_modes(tmp_path: Path) -> 
     assert readable_by_others(tmp_path) == {str(public): "0640"}
     tmp_path.chmod(0o755)
     assert readable_by_others(tmp_path) == {str(tmp_path): "0755", str(public): "0640"}
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")  # as editors leave them
+    assert readable_by_others(tmp_path) == {str(tmp_path): "0755", str(public): "0640"}
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter([path / "was-here-a-moment-ago"]))
+    assert readable_by_others(tmp_path) == {}

@@ -151,6 +151,28 @@ async def test_a_commit_that_does_not_end_makes_the_node_not_ready(
         await until(lambda: client.node.waiting_for == [])
 
 
+async def test_a_checkpoint_that_does_not_end_makes_the_node_not_ready(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_client("leader") as client:
+        free = trio.Event()
+        database = client.node.store.database
+        inner = client.node.committer._run_blocking
+
+        async def hang(work: Any) -> Any:
+            if work == database.checkpoint:
+                await free.wait()
+            return await inner(work)
+
+        monkeypatch.setattr(client.node.committer, "_run_blocking", hang)
+        monkeypatch.setattr(database, "checkpoint_is_due", lambda: not free.is_set())
+        await client.put("k", 1)
+        await trio.sleep(COMMIT_S + 1)
+        assert (await client.ask("GET", READY)).status == 503
+        free.set()
+        await until(lambda: client.node.waiting_for == [])
+
+
 async def test_a_follower_that_hears_no_leader_is_not_ready_until_it_hears_one(
     autojump_clock: MockClock,
 ) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -47,7 +48,10 @@ def readable_by_others(directory: Path) -> dict[str, str]:
     """The directory and the files in it that users other than the owner may use, with their modes."""
     if os.name == "nt":  # pragma: no cover - rights are lists there, and modes say nothing
         return {}
-    modes = {str(path): path.stat().st_mode for path in (directory, *directory.iterdir())}
+    modes = {}
+    for path in (directory, *directory.iterdir()):
+        with suppress(FileNotFoundError):  # SQLite's temporary files come and go
+            modes[str(path)] = path.lstat().st_mode
     return {
         path: f"{stat.S_IMODE(mode):04o}"
         for path, mode in sorted(modes.items())

@@ -229,8 +229,10 @@ class Committer:
                     group = [self._waiting.popleft() for _ in range(most)]
                     await self._commit_group(group)
                 if self._store.database.checkpoint_is_due():
+                    self.busy_since = trio.current_time()  # it waits for the disk as a commit does
                     async with self.reading:
                         await self._run_blocking(self._store.database.checkpoint)
+                    self.busy_since = None
                 self._busy = False
                 if self._waiting:
                     await trio.lowlevel.checkpoint()

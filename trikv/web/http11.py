@@ -42,6 +42,9 @@ MAX_EMPTY_LINES = 8
 DROP_BYTES = 64 * 2**20
 DROP_S = 5.0
 
+#: The same for one that had sent all: it reads the answer at once, and may keep its socket for long.
+READ_S = 0.2
+
 _ABSOLUTE = re.compile(rb"https?://(?:[^/?#@]*@)?[^/?#@:][^/?#@]*(?:[/?]|\Z)", re.IGNORECASE)
 
 
@@ -225,10 +228,13 @@ class Connection(TCPServer):
             await super().protocol_send(event)
 
     async def _end(self) -> None:
-        """The answer was the last one; the task that reads has `DROP_S` left."""
+        """Note that the answer was the last one: the task that reads has not long left."""
         if not self._ended:
             self._ended = True
-            self._reading.deadline = trio.current_time() + DROP_S
+            its = self.protocol.protocol
+            state = its.connection.their_state if isinstance(its, Http11) else None
+            all_read = state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
+            self._reading.deadline = trio.current_time() + (READ_S if all_read else DROP_S)
             with suppress(
                 trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
             ):

@@ -49,7 +49,11 @@ SAY_EVERY_S = 60.0
 #: After the system had no room for a connection, or there was none that is idle.
 PAUSE_S = 0.1
 
-_SYSTEM_IS_FULL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_SYSTEM_IS_FULL = {
+    getattr(errno, name)
+    for name in ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "WSAEMFILE", "WSAENOBUFS")
+    if hasattr(errno, name)
+}
 
 #: What accept says of a client that has left, or of its network (trio ignores the same).
 _CLIENT_IS_GONE = {
