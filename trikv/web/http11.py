@@ -45,6 +45,9 @@ DROP_S = 5.0
 #: The same for one that had sent all: it reads the answer at once, and may keep its socket for long.
 READ_S = 0.2
 
+#: A line end that a proxy before us may take for none, and a line that it may take for two.
+_TWO_WAYS = re.compile(rb"(?<!\r)\n|\n[ \t]")
+
 _ABSOLUTE = re.compile(rb"https?://(?:[^/?#@]*@)?[^/?#@:][^/?#@]*(?:[/?]|\Z)", re.IGNORECASE)
 
 
@@ -89,10 +92,13 @@ class _Requests(h11.Connection):
             return h11.NEED_DATA
         if self.their_state is h11.MUST_CLOSE:  # what follows the last request is nothing to us
             self._receive_buffer.maybe_extract_at_most(len(self._receive_buffer))
+        head = bytes(self._receive_buffer._data) if self.their_state is h11.IDLE else b""
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._empty_lines = 0
             check_request(event)
+            if _TWO_WAYS.search(head[: len(head) - len(self._receive_buffer)]):
+                raise h11.RemoteProtocolError("lines end with CRLF", error_status_hint=400)
             self.keeps_old_client = _asks_to_be_kept(event)
             if self.keeps_old_client:
                 self._cstate.keep_alive = True
