@@ -1,12 +1,13 @@
-"""One node: THE nursery, what runs in it, and in what order it starts and stops.
+"""One node: THE nurseries, what runs in them, and in what order they start and stop.
 
 Start   store → committer → ready for requests; a leader then takes over, and starts its links
-Stop    change streams end → no more writes → what is in flight, background deliveries included, within a
-        deadline → links → committer, with what still waits for it → store
+Stop    change streams end, no more writes begin → what is in flight, background deliveries included,
+        within a deadline → links → committer, with what still waits for it → store
 
-Two nurseries, one inside the other, make that order: the inner one has the takeover, the links' tasks
-and the one that waits out simulated lag; the outer one the committer, on which they rely. A task that
-crashes takes the node down with its traceback; nothing is started and forgotten.
+Nurseries, one inside the other, make that order: a leader's background nursery has its deliveries; the
+one around it the takeover, the links' tasks and the timer of simulated lag; the outer one the committer,
+on which they rely. A task that crashes takes the node down with its traceback; nothing is started and
+forgotten.
 
 A node does not know HTTP. The web layer gets a `Node` and calls `leader` or `follower` on it, whichever
 it has.
@@ -137,7 +138,7 @@ class Node:
         )
 
     def begin_stop(self) -> None:
-        """Let those end that would go on for ever; all else goes on yet."""
+        """Let those end that would go on for ever, and no write begin; all else goes on yet."""
         self.stopping.set()
         self.feed.wake()
         if self.leader is not None:
