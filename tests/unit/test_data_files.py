@@ -27,14 +27,14 @@ def test_nothing_is_committed_once_a_file_of_the_database_is_gone(
 ) -> None:
     with closing(Store.open(tmp_path)) as store:
         merge(store, [record("a", 1)])
-        assert not store.file_is_gone()
+        assert store.database.gone() is None
         (tmp_path / name).rename(tmp_path / "elsewhere")
-        assert store.file_is_gone()
+        assert store.database.gone() is not None
         with pytest.raises(apsw.ReadOnlyError, match=rf"{name} was removed or replaced"):
             merge(store, [record("b", 2)])
         assert held(store) == [record("a", 1)]
         (tmp_path / "elsewhere").rename(tmp_path / name)
-        assert not store.file_is_gone()
+        assert store.database.gone() is None
         merge(store, [record("b", 2)])
         assert held(store) == [record("a", 1), record("b", 2)]
 
@@ -54,13 +54,13 @@ def test_a_removed_directory_is_noticed(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     with closing(Store.open(directory)) as store:
         shutil.rmtree(directory)
-        assert store.file_is_gone()
+        assert store.database.gone() is not None
         assert store.database.gone() == str(directory / FILE_NAME)
 
 
 def test_a_store_in_memory_has_no_file_that_could_be_gone() -> None:
     with closing(Store.open(None)) as store:
-        assert not store.file_is_gone()
+        assert store.database.gone() is None
 
 
 def test_a_directory_that_cannot_be_looked_at_is_no_removal(

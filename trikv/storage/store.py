@@ -127,10 +127,6 @@ class Store:
     def close(self) -> None:
         self.database.close()
 
-    def file_is_gone(self) -> bool:
-        """Whether its files were removed or replaced under it: nothing is committed then."""
-        return self.database.gone() is not None
-
     # -- changes: only inside a transaction ---------------------------------------------------------
 
     @contextmanager
